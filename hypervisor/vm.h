@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The virtual machine: what devices find through their vm pointer.
+ *
+ * The main thread builds it, runs loop, and ends it; each vCPU has a thread.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "hypervisor/iobus.h"
+#include "hypervisor/irq.h"
+#include "hypervisor/loop.h"
+#include "hypervisor/memory.h"
+
+struct favo_pci_bus;
+struct favo_vcpu;
+
+/* Why a VM ended; the exit event's reason and favo-vmm's exit code. */
+enum favo_end {
+	FAVO_END_NONE,	   /* still runs */
+	FAVO_END_SHUTDOWN, /* the guest powered off: 0 */
+	FAVO_END_STOPPED,  /* control socket or SIGTERM: 0 */
+	FAVO_END_RESET,	   /* the guest asked for a reset: 10 */
+	FAVO_END_PANIC,	   /* the guest's kernel panicked or died: 11 */
+	FAVO_END_ERROR,	   /* KVM or VMM error: 12 */
+};
+
+struct favo_vm {
+	int kvm_fd;
+	int vm_fd;
+	struct favo_memory *mem;
+	struct favo_irqs *irqs;
+	struct favo_iobus *pio;
+	struct favo_iobus *mmio;
+	struct favo_pci_bus *pci;
+	struct favo_loop *loop;
+
+	unsigned ncpus;
+	struct favo_vcpu **vcpus;
+
+	/* Read-only after set-up. */
+	unsigned phys_bits;
+	uint32_t tsc_khz;
+	bool readonly_slots; /* KVM_CAP_READONLY_MEM */
+	unsigned max_slots;
+
+	pthread_mutex_t slots_lock;
+	uint64_t *slots; /* bitmap of KVM memory slots in use */
+
+	pthread_mutex_t end_lock;
+	enum favo_end end; /* the first reason wins */
+	char end_detail[256];
+};
+
+/*
+ * End the VM: the first call sets the reason, stops the vCPUs and the loop.
+ * Any thread; returns at once. detail has no newline.
+ */
+void favo_vm_end(struct favo_vm *vm, enum favo_end end, const char *detail, ...)
+	favo_printf(3, 4);
+
+/*
+ * Map size bytes at hva (page-aligned) to gpa as a KVM memory slot; returns its
+ * number or -errno. Used for RAM, BAR pages and configuration space.
+ */
+int favo_vm_map(struct favo_vm *vm, uint64_t gpa, uint64_t size, void *hva, bool readonly);
+void favo_vm_unmap(struct favo_vm *vm, int slot);
