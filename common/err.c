@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int favo_fail(struct favo_err *err, int code, const char *fmt, ...)
+int favo_fail_fn(struct favo_err *err, int code, const char *fmt, ...)
 {
 	int saved = errno;
 	va_list ap;
@@ -30,18 +30,19 @@ int favo_fail(struct favo_err *err, int code, const char *fmt, ...)
 int favo_wrap(struct favo_err *err, int ret, const char *fmt, ...)
 {
 	int saved = errno;
-	char text[sizeof(err->msg)];
+	char text[2 * sizeof(err->msg)];
 	va_list ap;
 	int n;
 
 	if (!err)
 		return ret;
 	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
+	n = vsnprintf(text, sizeof(err->msg), fmt, ap);
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof(text))
-		snprintf(text + n, sizeof(text) - (size_t)n, ": %s", err->msg);
-	memcpy(err->msg, text, sizeof(text));
+	if (n < 0 || (size_t)n >= sizeof(err->msg))
+		n = sizeof(err->msg) - 1;
+	snprintf(text + n, sizeof(text) - (size_t)n, ": %s", err->msg);
+	memcpy(err->msg, text, sizeof(err->msg) - 1);
 	err->msg[sizeof(err->msg) - 1] = '\0';
 	errno = saved;
 	return ret;

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Site configuration; see conf.h. */
+#include "provision/conf.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/util.h"
+
+#define FILE_OR_ENV (FAVO_FROM_FILE | FAVO_FROM_ENV)
+#define STR(name, arg, field, def, help) \
+	FAVO_OPT_STR(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
+#define U64(name, arg, field, def, help) \
+	FAVO_OPT_U64(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
+#define SIZE(name, arg, field, def, help) \
+	FAVO_OPT_SIZE(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
+#define DURATION(name, arg, field, def, help) \
+	FAVO_OPT_DURATION(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
+#define BOOL(name, arg, field, def, help) \
+	FAVO_OPT_BOOL(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
+
+static const struct favo_opt rows[] = {
+	STR("favod-url", "URL", favod_url, "http://localhost:7411",
+	    "where favod answers, seen from nodes and submit hosts"),
+	STR("munge-socket", "PATH", munge_socket, "",
+	    "socket of munged; empty: MUNGE's default"),
+	STR("state-dir", "DIR", state_dir, "/var/lib/favo",
+	    "what survives a restart: registry, image cache, VM directories"),
+	STR("run-dir", "DIR", run_dir, "/run/favo", "sockets and marks of running jobs"),
+	STR("log-level", "LEVEL", log_level, "info", "error, warning, info or debug"),
+
+	STR("favod-listen", "ADDRESS:PORT", favod_listen, "0.0.0.0:7411",
+	    "where favod listens"),
+	STR("store-dir", "DIR", store_dir, "/var/lib/favo/store", "image store of favod"),
+	STR("grant-key", "PATH", grant_key, "/etc/favo/grant.key",
+	    "private Ed25519 key that favod signs grants with; only on favod's host"),
+	DURATION("grant-lifetime", "TIME", grant_lifetime_ms, "30d",
+		 "how long after submission a job may start"),
+	STR("site-kernel", "PATH", site_kernel, "",
+	    "kernel for images that bring none"),
+	STR("site-modules", "DIR", site_modules, "",
+	    "modules of site_kernel, as under /lib/modules/RELEASE"),
+
+	STR("grant-pub", "PATH", grant_pub, "/etc/favo/grant.pub",
+	    "public key of grant_key; on every node"),
+	STR("noded-socket", "PATH", noded_socket, "/run/favo/noded.sock",
+	    "where favo-noded answers on its node"),
+	STR("vmm-path", "PATH", vmm_path, FAVO_LIBEXECDIR "/favo-vmm",
+	    "hypervisor program"),
+	STR("init-path", "PATH", init_path, FAVO_LIBEXECDIR "/favo-init",
+	    "agent that becomes pid 1 of guests"),
+	STR("vc-subnet", "NET/LEN", vc_subnet, "10.128.0.0/16",
+	    "addresses inside each virtual cluster; clusters do not see each other"),
+	STR("node-suffix", "TEXT", node_suffix, "",
+	    "appended to Slurm's node names to find their addresses"),
+	U64("vxlan-port", "PORT", vxlan_port, "4789", "UDP port between nodes"),
+	DURATION("boot-timeout", "TIME", boot_timeout_ms, "120s",
+		 "a guest that is not ready after this fails its job"),
+	SIZE("vm-overhead", "SIZE", vm_overhead_bytes, "48M",
+	     "memory of the allocation kept for the hypervisor and the kernel's page tables"),
+	SIZE("vm-memory", "SIZE", vm_memory_bytes, "1G",
+	     "guest memory when Slurm gives the job no memory limit"),
+	SIZE("cache-size", "SIZE", cache_bytes, "20G", "bound of a node's image cache"),
+	SIZE("console-size", "SIZE", console_bytes, "1M", "bound of a VM's console log"),
+	STR("cgroup", "PATH", cgroup, "auto",
+	    "where Slurm keeps its cgroups, below each hierarchy; auto: found by itself"),
+	STR("huge-pages", "WHEN", huge_pages, "auto", "auto, always or never"),
+	BOOL("sandbox", "yes|no", sandbox, "no",
+	     "every job runs as with --vm-sandbox"),
+};
+
+static struct favo_opts opts_of(struct favo_conf *conf)
+{
+	return (struct favo_opts){
+		.program = "favo.conf",
+		.env_prefix = "FAVO_CONF",
+		.table = rows,
+		.n = FAVO_ARRAY_SIZE(rows),
+		.target = conf,
+	};
+}
+
+const struct favo_opt *favo_conf_table(size_t *n)
+{
+	*n = FAVO_ARRAY_SIZE(rows);
+	return rows;
+}
+
+int favo_conf_load(struct favo_conf *conf, const char *path, bool use_env,
+		   struct favo_err *err)
+{
+	struct favo_opts opts = opts_of(conf);
+	int ret;
+
+	memset(conf, 0, sizeof(*conf));
+	ret = favo_opts_defaults(&opts, err);
+	if (ret == 0) {
+		ret = favo_opts_file(&opts, path ? path : FAVO_CONF_PATH, NULL, err);
+		if (ret == -ENOENT && !path)
+			ret = 0;
+	}
+	if (ret == 0 && use_env)
+		ret = favo_opts_env(&opts, err);
+	if (ret < 0)
+		favo_conf_fini(conf);
+	return ret;
+}
+
+void favo_conf_fini(struct favo_conf *conf)
+{
+	struct favo_opts opts = opts_of(conf);
+
+	favo_opts_fini(&opts);
+}
