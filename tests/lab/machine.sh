@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# One lab node as a QEMU machine. Without hardware virtualization QEMU emulates
+# an AMD CPU with SVM and nested paging, so that the node's kvm-amd works.
+
+# has_real_kvm: whether a guest gets through its first instructions by KVM. The
+# device file alone proves nothing: some containers offer one that interprets
+# guests. The payload asks QEMU's exit device to end with code 33.
+has_real_kvm() {
+	local dir=$LAB/run/kvm-probe code=0
+	grep -qE '\b(svm|vmx)\b' /proc/cpuinfo && [ -w /dev/kvm ] || return 1
+	mkdir -p "$dir"
+	# mov al,16; out 0xf4,al; hlt at the reset vector of a 64 KiB ROM.
+	{ head -c 65520 /dev/zero; printf '\xb0\x10\xe6\xf4\xf4'; head -c 11 /dev/zero; } >"$dir/rom"
+	timeout 5 qemu-system-x86_64 -nodefaults -no-user-config -display none -M q35 -accel kvm \
+		-cpu host -m 16 -bios "$dir/rom" \
+		-device isa-debug-exit,iobase=0xf4,iosize=0x04 >/dev/null 2>&1 || code=$?
+	rm -rf "$dir"
+	[ $code = 33 ]
+}
+
+# machine_initrd OUT DIR: initramfs of one node; DIR holds its "node" folder.
+machine_initrd() {
+	mkdir -p "$2/node/files/lab"
+	cp "$ASSETS/node-init" "$2/init"
+	cp "$ASSETS/node-exec" "$2/node/files/lab/node-exec"
+	(cd "$2" && find . -mindepth 1 | cpio -o -H newc --quiet) | cat "$ASSETS/base.cpio" - >"$1"
+}
+
+# machine_args NAME INITRD CPUS MEM-MB: fills the array "machine" with the part
+# of the command line that all nodes share. The console goes to $LAB/logs.
+machine_args() {
+	local name=$1 initrd=$2 cpus=$3 mem=$4 tsc cpu
+	tsc=$("$ASSETS/node-exec" tsc)
+	if [ "${LAB_ACCEL:=$(has_real_kvm && echo kvm || echo tcg)}" = kvm ]; then
+		cpu=(-accel kvm -cpu host)
+		tsc=
+	else
+		cpu=(-accel "tcg,thread=multi" -cpu "max,+svm,+npt")
+		tsc="tsc_early_khz=$tsc"
+	fi
+	machine=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
+		-name "favo-lab-$name" -M "q35,hpet=off" -bios qboot.rom "${cpu[@]}"
+		-smp "$cpus" -m "$mem" -kernel "$ASSETS/vmlinux" -initrd "$initrd"
+		-append "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 $tsc"
+		-chardev "file,id=console,path=$LAB/logs/$name.console,append=on" -serial chardev:console
+		-device "virtio-rng-pci,disable-legacy=on"
+		-device "virtio-serial-pci,disable-legacy=on"
+		-qmp "unix:$LAB/run/$name.qmp,server=on,wait=off")
+	machine_disk root "$ASSETS/root.erofs" ro
+}
+
+# machine_disk SERIAL FILE ro|rw
+machine_disk() {
+	local opts="file=$2,format=raw,if=none,id=$1,file.locking=off"
+	[ "$3" = rw ] || opts+=",readonly=on"
+	machine+=(-drive "$opts" -device "virtio-blk-pci,drive=$1,serial=$1,disable-legacy=on")
+}
+
+# machine_share TAG DIR: a host directory, with the owners of its files
+machine_share() {
+	machine+=(-fsdev "local,id=$1,path=$2,security_model=passthrough"
+		-device "virtio-9p-pci,fsdev=$1,mount_tag=$1,disable-legacy=on")
+}
+
+# machine_port NAME CHARDEV-OPTIONS
+machine_port() {
+	machine+=(-chardev "$2,id=port-$1" -device "virtserialport,chardev=port-$1,name=$1")
+}
+
+# scratch_disk FILE SIZE: a sparse ext4 disk that is made once.
+scratch_disk() {
+	[ -s "$1" ] || { truncate -s "$2" "$1" && mkfs.ext4 -q -F -O '^has_journal' "$1"; }
+}
