@@ -107,6 +107,8 @@ struct favo_pci_bar {
 	uint64_t size; /* power of two, at least 4 KiB */
 	bool prefetch;
 	uint64_t mapped_at; /* 0 while decoding is off */
+	struct favo_pci_device *dev;
+	unsigned index;
 	struct favo_pci_ram *ram;
 	unsigned nram;
 	struct favo_pci_ioevent *ioevents;
@@ -211,7 +213,7 @@ int favo_pci_bus_new(struct favo_pci_bus **out, struct favo_vm *vm,
 		     const struct favo_pci_windows *windows, struct favo_err *err);
 /* Frees all devices, then the bus. */
 void favo_pci_bus_free(struct favo_pci_bus *bus);
-/* Reset every device (VM reset). */
+/* Back to power-on state: no device touches guest memory afterwards. */
 void favo_pci_bus_reset(struct favo_pci_bus *bus);
 /* Array of objects: name, slot, stats of each device. */
 json_t *favo_pci_bus_stats(struct favo_pci_bus *bus);

@@ -17,6 +17,9 @@
 #include "hypervisor/loop.h"
 #include "hypervisor/memory.h"
 
+/* KVM itself offers 32764; RAM, configuration space and BAR pages need few. */
+#define FAVO_VM_SLOTS 512
+
 struct favo_pci_bus;
 struct favo_vcpu;
 
@@ -47,10 +50,9 @@ struct favo_vm {
 	unsigned phys_bits;
 	uint32_t tsc_khz;
 	bool readonly_slots; /* KVM_CAP_READONLY_MEM */
-	unsigned max_slots;
 
 	pthread_mutex_t slots_lock;
-	uint64_t *slots; /* bitmap of KVM memory slots in use */
+	uint64_t slots[FAVO_VM_SLOTS / 64]; /* KVM memory slots in use */
 
 	pthread_mutex_t end_lock;
 	enum favo_end end; /* the first reason wins */
