@@ -165,18 +165,19 @@ static int check_fields(const struct favo_grant *g, struct favo_err *err)
 		bad = "per_node";
 	else if (g->issued <= 0 || g->expires <= g->issued)
 		bad = "expires";
-	return bad ? favo_fail(err, EINVAL, "grant: field \"%s\" has no valid value", bad) : 0;
+	return bad ? favo_fail(err, EINVAL, "grant: field \"%s\" has no valid value", bad)
+		   : 0;
 }
 
 static json_t *to_json(const struct favo_grant *g)
 {
 	return json_pack("{s:i s:s s:I s:I s:s s:s s:s s:I s:I s:I s:s s:I s:I s:s}", "v",
-			 FAVO_GRANT_VERSION, "id", g->id, "uid", (json_int_t)g->uid, "gid",
-			 (json_int_t)g->gid, "user", g->user, "image", g->image, "digest",
-			 g->digest, "cpus", (json_int_t)g->cpus, "mem_mb", (json_int_t)g->mem_mb,
-			 "per_node", (json_int_t)g->per_node, "network", g->network, "issued",
-			 (json_int_t)g->issued, "expires", (json_int_t)g->expires, "secret",
-			 g->secret);
+			 FAVO_GRANT_VERSION, "id", g->id, "uid", (json_int_t)g->uid,
+			 "gid", (json_int_t)g->gid, "user", g->user, "image", g->image,
+			 "digest", g->digest, "cpus", (json_int_t)g->cpus, "mem_mb",
+			 (json_int_t)g->mem_mb, "per_node", (json_int_t)g->per_node,
+			 "network", g->network, "issued", (json_int_t)g->issued,
+			 "expires", (json_int_t)g->expires, "secret", g->secret);
 }
 
 static bool put_text(char *out, size_t size, const char *text)
@@ -210,20 +211,21 @@ static int from_json(json_t *obj, struct favo_grant *g, struct favo_err *err)
 				 ", this program knows version %d",
 				 json_integer_value(version), FAVO_GRANT_VERSION);
 	if (json_unpack_ex(obj, &jerr, JSON_STRICT,
-			   "{s:i s:s s:I s:I s:s s:s s:s s:I s:I s:I s:s s:I s:I s:s}", "v",
-			   &(int){0}, "id", &id, "uid", &uid, "gid", &gid, "user", &user, "image",
-			   &image, "digest", &digest, "cpus", &cpus, "mem_mb", &mem_mb, "per_node",
-			   &per_node, "network", &network, "issued", &issued, "expires", &expires,
-			   "secret", &secret) < 0)
+			   "{s:i s:s s:I s:I s:s s:s s:s s:I s:I s:I s:s s:I s:I s:s}",
+			   "v", &(int){0}, "id", &id, "uid", &uid, "gid", &gid, "user",
+			   &user, "image", &image, "digest", &digest, "cpus", &cpus,
+			   "mem_mb", &mem_mb, "per_node", &per_node, "network", &network,
+			   "issued", &issued, "expires", &expires, "secret", &secret) < 0)
 		return favo_fail(err, EBADMSG, "grant: %s", jerr.text);
-	if (!put_text(g->id, sizeof(g->id), id) || !put_text(g->user, sizeof(g->user), user) ||
+	if (!put_text(g->id, sizeof(g->id), id) ||
+	    !put_text(g->user, sizeof(g->user), user) ||
 	    !put_text(g->image, sizeof(g->image), image) ||
 	    !put_text(g->digest, sizeof(g->digest), digest) ||
 	    !put_text(g->network, sizeof(g->network), network) ||
 	    !put_text(g->secret, sizeof(g->secret), secret))
 		return favo_fail(err, EBADMSG, "grant: a text is too long");
-	if (!put_u32(&g->uid, uid) || !put_u32(&g->gid, gid) || !put_u32(&g->cpus, cpus) ||
-	    !put_u32(&g->per_node, per_node) || mem_mb < 0)
+	if (!put_u32(&g->uid, uid) || !put_u32(&g->gid, gid) ||
+	    !put_u32(&g->cpus, cpus) || !put_u32(&g->per_node, per_node) || mem_mb < 0)
 		return favo_fail(err, EBADMSG, "grant: a number is out of range");
 	g->mem_mb = (uint64_t)mem_mb;
 	g->issued = issued;
@@ -267,19 +269,22 @@ static int split_text(const char *text, struct raw_grant *raw, struct favo_err *
 	return 0;
 }
 
-static int parse_payload(const struct raw_grant *raw, struct favo_grant *g, struct favo_err *err)
+static int parse_payload(const struct raw_grant *raw, struct favo_grant *g,
+			 struct favo_err *err)
 {
 	autojson json_t *obj = NULL;
 	favo_autofree char *again = NULL;
 	json_error_t jerr;
 
-	obj = json_loadb((const char *)raw->json, raw->json_len, JSON_REJECT_DUPLICATES, &jerr);
+	obj = json_loadb((const char *)raw->json, raw->json_len, JSON_REJECT_DUPLICATES,
+			 &jerr);
 	if (!json_is_object(obj))
 		return favo_fail(err, EBADMSG, "grant is not a JSON object");
 	again = json_dumps(obj, CANONICAL);
 	if (!again)
 		return favo_fail(err, ENOMEM, "grant: %m");
-	if (strlen(again) != raw->json_len || memcmp(again, raw->json, raw->json_len) != 0)
+	if (strlen(again) != raw->json_len ||
+	    memcmp(again, raw->json, raw->json_len) != 0)
 		return favo_fail(err, EBADMSG, "grant is not in canonical form");
 	return from_json(obj, g, err);
 }
@@ -317,7 +322,8 @@ int favo_grant_verify(const struct favo_grant_key *key, const char *text, int64_
 	if (EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key->pkey) != 1)
 		return favo_fail(err, EIO, "grant: libcrypto refuses the key");
 	if (EVP_DigestVerify(ctx, raw.sig, SIGNATURE_SIZE, raw.json, raw.json_len) != 1)
-		return favo_fail(err, EKEYREJECTED, "grant is not signed by this site's favod");
+		return favo_fail(err, EKEYREJECTED,
+				 "grant is not signed by this site's favod");
 	ret = parse_payload(&raw, &g, err);
 	if (ret < 0)
 		return ret;
@@ -384,7 +390,8 @@ static int wrap_key(struct favo_grant_key **out, EVP_PKEY *pkey, const char *pat
 
 	if (!pkey || EVP_PKEY_get_base_id(pkey) != EVP_PKEY_ED25519) {
 		EVP_PKEY_free(pkey);
-		return favo_fail(err, EINVAL, "%s is not an Ed25519 key in PEM form", path);
+		return favo_fail(err, EINVAL, "%s is not an Ed25519 key in PEM form",
+				 path);
 	}
 	key = calloc(1, sizeof(*key));
 	if (!key) {
@@ -417,10 +424,12 @@ int favo_grant_key_load_private(struct favo_grant_key **out, const char *path,
 	if (fstat(fileno(f), &st) < 0)
 		return favo_fail(err, errno, "grant key %s: %m", path);
 	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		return favo_fail(err, EPERM,
-				 "grant key %s is open to others (mode %04o): chmod 600 it", path,
-				 (unsigned int)(st.st_mode & 07777));
-	return wrap_key(out, PEM_read_PrivateKey(f, NULL, no_passphrase, NULL), path, err);
+		return favo_fail(
+			err, EPERM,
+			"grant key %s is open to others (mode %04o): chmod 600 it", path,
+			(unsigned int)(st.st_mode & 07777));
+	return wrap_key(out, PEM_read_PrivateKey(f, NULL, no_passphrase, NULL), path,
+			err);
 }
 
 int favo_grant_key_load_public(struct favo_grant_key **out, const char *path,
@@ -437,7 +446,8 @@ int favo_grant_key_load_public(struct favo_grant_key **out, const char *path,
  * Write one half beside its place and rename it there, so that no reader
  * ever sees a part of a key.
  */
-static int write_pem(const char *path, EVP_PKEY *pkey, bool private_half, struct favo_err *err)
+static int write_pem(const char *path, EVP_PKEY *pkey, bool private_half,
+		     struct favo_err *err)
 {
 	favo_autofree char *tmp = favo_asprintf("%s.new", path);
 	favo_autoclose int fd = -1;
@@ -447,7 +457,8 @@ static int write_pem(const char *path, EVP_PKEY *pkey, bool private_half, struct
 	if (!tmp)
 		return favo_fail(err, ENOMEM, "key %s: %m", path);
 	unlink(tmp);
-	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, private_half ? 0600 : 0644);
+	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		  private_half ? 0600 : 0644);
 	if (fd < 0)
 		return favo_fail(err, errno, "create %s: %m", tmp);
 	/* the umask must not decide over a key */

@@ -43,21 +43,24 @@ static int check_request(const struct request *r, struct favo_err *err)
 	if (!r->image)
 		return favo_fail(err, EINVAL, "--vm-image is missing");
 	if (strncmp(r->image, "docker://", 9) == 0 || strchr("./", r->image[0]))
-		return favo_fail(err, EINVAL,
-				 "--vm-image=%s: this version starts images of the site's store "
-				 "only; favo image ls lists them",
-				 r->image);
+		return favo_fail(
+			err, EINVAL,
+			"--vm-image=%s: this version starts images of the site's store "
+			"only; favo image ls lists them",
+			r->image);
 	if (r->cpus > 4096)
 		return favo_fail(err, EINVAL, "--vm-cpus=%ju is more than any node has",
 				 (uintmax_t)r->cpus);
 	if (r->mem_bytes && r->mem_bytes < 32u << 20)
-		return favo_fail(err, EINVAL,
-				 "--vm-mem: no guest starts in less than 32M; a bare number is "
-				 "bytes, 512M is 512 MiB");
+		return favo_fail(
+			err, EINVAL,
+			"--vm-mem: no guest starts in less than 32M; a bare number is "
+			"bytes, 512M is 512 MiB");
 	if (strcmp(r->network, "nat") == 0 || strncmp(r->network, "bridge", 6) == 0)
-		return favo_fail(err, EINVAL,
-				 "--vm-network=%s is not in this version; private and none are",
-				 r->network);
+		return favo_fail(
+			err, EINVAL,
+			"--vm-network=%s is not in this version; private and none are",
+			r->network);
 	if (strcmp(r->network, "private") != 0 && strcmp(r->network, "none") != 0)
 		return favo_fail(err, EINVAL, "--vm-network=%s: private or none is meant",
 				 r->network);
@@ -86,8 +89,10 @@ static int ask(char **grant, const struct request *r, const struct favo_conf *co
 	ret = favo_http_new(&http, &params, err);
 	if (ret == 0)
 		ret = favo_http_json(http, "POST", "/v1/grants", body, &reply, err);
-	if ((ret == -ECONNREFUSED || ret == -ETIMEDOUT) && strncmp(err->msg, "munge", 5) != 0)
-		return favo_wrap(err, ret, "favod does not answer, the job was not submitted");
+	if ((ret == -ECONNREFUSED || ret == -ETIMEDOUT) &&
+	    strncmp(err->msg, "munge", 5) != 0)
+		return favo_wrap(err, ret,
+				 "favod does not answer, the job was not submitted");
 	if (ret < 0)
 		return ret;
 	ret = favo_json_str(&text, reply, "grant", err);

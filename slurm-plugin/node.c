@@ -58,8 +58,8 @@ int favo_node_prolog(const struct favo_plugin *p, spank_t sp)
 	favo_json_put(&j, "grant", grant);
 	favo_json_raw(&j, "}\n");
 	if (j.overflow) {
-		slurm_error("favo: job %u: grant and node list are longer than %d bytes", job,
-			    REQUEST_MAX);
+		slurm_error("favo: job %u: grant and node list are longer than %d bytes",
+			    job, REQUEST_MAX);
 		return 0;
 	}
 	ret = favo_noded_call(p, request, answer, sizeof(answer), PREPARE_MS);
@@ -118,7 +118,8 @@ int favo_node_boot(const struct favo_plugin *p, spank_t sp)
 	char *cores = NULL;
 	int ret;
 
-	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS || !favo_job_has_vms(p, job))
+	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+	    !favo_job_has_vms(p, job))
 		return 0;
 	favo_json_raw(&j, "{\"op\":\"boot\"");
 	favo_json_put_u64(&j, "job", job);
@@ -132,7 +133,7 @@ int favo_node_boot(const struct favo_plugin *p, spank_t sp)
 	ret = j.overflow ? -EMSGSIZE
 			 : favo_noded_call(p, request, answer, sizeof(answer), BOOT_MS);
 	if (ret < 0)
-		slurm_error("favo: job %u: boot: favo-noded: %s%s%.200s", job, strerror(-ret),
-			    *answer ? ": " : "", answer);
+		slurm_error("favo: job %u: boot: favo-noded: %s%s%.200s", job,
+			    strerror(-ret), *answer ? ": " : "", answer);
 	return 0;
 }

@@ -66,7 +66,8 @@ static int open_socket(const struct favo_plugin *p, int64_t deadline)
 	return fd;
 }
 
-static int exchange(int fd, const char *request, char *answer, size_t size, int64_t deadline)
+static int exchange(int fd, const char *request, char *answer, size_t size,
+		    int64_t deadline)
 {
 	size_t len = strlen(request), done = 0;
 	int ret;

@@ -15,12 +15,14 @@ static const struct {
 	const char *arg;
 	const char *usage;
 } rows[FAVO_PO_COUNT] = {
-	[FAVO_PO_IMAGE] = {"vm-image", "FAVO_VM_IMAGE", "NAME[:TAG][@DIGEST]",
-			   "run the job in its own virtual machines, booted from this image"},
+	[FAVO_PO_IMAGE] =
+		{"vm-image", "FAVO_VM_IMAGE", "NAME[:TAG][@DIGEST]",
+		 "run the job in its own virtual machines, booted from this image"},
 	[FAVO_PO_CPUS] = {"vm-cpus", "FAVO_VM_CPUS", "N",
 			  "virtual CPUs of each VM (default: the allocation's)"},
-	[FAVO_PO_MEM] = {"vm-mem", "FAVO_VM_MEM", "SIZE",
-			 "memory of each VM (default: the allocation's, less the VMM's need)"},
+	[FAVO_PO_MEM] =
+		{"vm-mem", "FAVO_VM_MEM", "SIZE",
+		 "memory of each VM (default: the allocation's, less the VMM's need)"},
 	[FAVO_PO_NETWORK] = {"vm-network", "FAVO_VM_NETWORK", "private|none",
 			     "network of the VMs (default: private)"},
 };

@@ -37,7 +37,8 @@ static void take_dir(char *out, size_t size, const char *value)
 	if (*value == '/' && strlen(value) < size)
 		strcpy(out, value);
 	else
-		slurm_error("favo: plugstack.conf: %s is no absolute path of less than %zu bytes",
+		slurm_error("favo: plugstack.conf: %s is no absolute path of less than "
+			    "%zu bytes",
 			    value, size);
 }
 

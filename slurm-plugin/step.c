@@ -57,13 +57,15 @@ int favo_step_task(const struct favo_plugin *p, spank_t sp)
 		return 0;
 	if (step >= STEP_SPECIAL_MIN && step != STEP_BATCH)
 		return 0;
-	if (!p->given[FAVO_PO_IMAGE] && !favo_job_has_vms(p, job) && !has_job_env(sp, JOB_GRANT))
+	if (!p->given[FAVO_PO_IMAGE] && !favo_job_has_vms(p, job) &&
+	    !has_job_env(sp, JOB_GRANT))
 		return 0;
 	if (has_job_env(sp, "FAVO_STEP_MULTI_PROG"))
-		refuse(sp, "--multi-prog does not work with --vm-image in this version; start "
+		refuse(sp, "--multi-prog does not work with --vm-image in this version; "
+			   "start "
 			   "one srun per program, at once with --exact");
-	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv ||
-	    !argv[0])
+	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 ||
+	    !argv || !argv[0])
 		refuse(sp, "Slurm gives no command to run in the guest");
 	snprintf(path, sizeof(path), "%s/favo-task", p->libexec);
 	launcher = strdup(path);

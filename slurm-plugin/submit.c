@@ -129,8 +129,9 @@ static int ask_favod(const struct favo_plugin *p, char *answer, size_t size)
 	answer[0] = '\0';
 	ret = start_child(p, &pid, &fd);
 	if (ret < 0) {
-		slurm_error("favo: start %s/favo-submit: %s; is Favo installed on this host?",
-			    p->libexec, strerror(-ret));
+		slurm_error(
+			"favo: start %s/favo-submit: %s; is Favo installed on this host?",
+			p->libexec, strerror(-ret));
 		return -1;
 	}
 	ret = read_answer(fd, answer, size);
@@ -147,9 +148,10 @@ static int ask_favod(const struct favo_plugin *p, char *answer, size_t size)
 	if (ret == 0 && strncmp(answer, "error ", 6) == 0)
 		slurm_error("favo: %s", answer + 6);
 	else if (ret == -ETIMEDOUT)
-		slurm_error("favo: favod gave no answer within %d s; try again, and ask your "
-			    "site's administrator if it stays so",
-			    SUBMIT_MS / 1000);
+		slurm_error(
+			"favo: favod gave no answer within %d s; try again, and ask your "
+			"site's administrator if it stays so",
+			SUBMIT_MS / 1000);
 	else
 		slurm_error("favo: favo-submit ended without an answer");
 	return -1;
@@ -170,12 +172,14 @@ static void check_inside(const struct favo_plugin *p)
 	if (!p->given[FAVO_PO_IMAGE])
 		return;
 	if (!has_env(JOB_GRANT)) {
-		slurm_error("favo: this allocation has no virtual machines; give --vm-image to "
+		slurm_error("favo: this allocation has no virtual machines; give "
+			    "--vm-image to "
 			    "salloc or sbatch");
 		give_up();
 	}
 	if (image && strcmp(image, p->value[FAVO_PO_IMAGE]) != 0) {
-		slurm_error("favo: the virtual machines of this allocation run %.200s; a step "
+		slurm_error("favo: the virtual machines of this allocation run %.200s; a "
+			    "step "
 			    "cannot have another image (%.200s)",
 			    image, p->value[FAVO_PO_IMAGE]);
 		give_up();
@@ -186,7 +190,8 @@ int favo_submit_check(struct favo_plugin *p, spank_t sp, spank_context_t ctx)
 {
 	char answer[ANSWER_MAX];
 
-	bool inside = ctx == S_CTX_LOCAL && (has_env("SLURM_JOB_ID") || has_env("SLURM_JOBID"));
+	bool inside =
+		ctx == S_CTX_LOCAL && (has_env("SLURM_JOB_ID") || has_env("SLURM_JOBID"));
 	bool explicit_shape = p->given[FAVO_PO_CPUS] || p->given[FAVO_PO_MEM] ||
 			      p->given[FAVO_PO_NETWORK];
 
@@ -198,8 +203,9 @@ int favo_submit_check(struct favo_plugin *p, spank_t sp, spank_context_t ctx)
 	}
 	if (!p->given[FAVO_PO_IMAGE]) {
 		if (explicit_shape) {
-			slurm_error("favo: --vm-cpus, --vm-mem and --vm-network mean nothing "
-				    "without --vm-image");
+			slurm_error(
+				"favo: --vm-cpus, --vm-mem and --vm-network mean nothing "
+				"without --vm-image");
 			give_up();
 		}
 		/* A submission from within a job with VMs must not hand on their grant. */
@@ -264,7 +270,8 @@ int favo_submit_step(struct favo_plugin *p, spank_t sp)
 		return 0;
 	if (!is_multi_prog(argc))
 		return 0;
-	slurm_error("favo: --multi-prog does not work with --vm-image in this version; start one "
+	slurm_error("favo: --multi-prog does not work with --vm-image in this version; "
+		    "start one "
 		    "srun per program, at once with --exact");
 	/* For an optional plugin: then the task refuses. */
 	setenv("FAVO_STEP_MULTI_PROG", "1", 1);

@@ -26,8 +26,13 @@ struct fixture {
 
 static struct favo_grant sample(void)
 {
-	struct favo_grant g = {.uid = 1000, .gid = 100, .cpus = 2, .mem_mb = 512, .per_node = 1,
-			       .issued = NOW, .expires = NOW + 3600};
+	struct favo_grant g = {.uid = 1000,
+			       .gid = 100,
+			       .cpus = 2,
+			       .mem_mb = 512,
+			       .per_node = 1,
+			       .issued = NOW,
+			       .expires = NOW + 3600};
 
 	strcpy(g.id, "00112233aabbccdd");
 	strcpy(g.user, "alice");
@@ -135,7 +140,8 @@ static void test_every_changed_character_is_refused(void **state)
 
 		for (unsigned int bit = 0; bit < 8; bit++) {
 			text[i] = (char)((unsigned char)was ^ 1U << bit);
-			assert_true(favo_grant_verify(f->public_key, text, NOW, &got, NULL) < 0);
+			assert_true(favo_grant_verify(f->public_key, text, NOW, &got,
+						      NULL) < 0);
 		}
 		text[i] = was;
 	}
@@ -172,7 +178,8 @@ static void test_time(void **state)
 	};
 
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(rows); i++)
-		assert_int_equal(favo_grant_verify(f->public_key, text, rows[i].now, &got, NULL),
+		assert_int_equal(favo_grant_verify(f->public_key, text, rows[i].now, &got,
+						   NULL),
 				 rows[i].ret);
 }
 
@@ -183,7 +190,8 @@ static void test_foreign_key(void **state)
 	struct favo_err err = {0};
 	struct favo_grant got;
 
-	assert_int_equal(favo_grant_verify(f->other_key, text, NOW, &got, &err), -EKEYREJECTED);
+	assert_int_equal(favo_grant_verify(f->other_key, text, NOW, &got, &err),
+			 -EKEYREJECTED);
 	assert_non_null(strstr(err.msg, "not signed by this site's favod"));
 }
 
@@ -193,18 +201,30 @@ static void test_bad_texts(void **state)
 	favo_autofree char *huge = malloc(FAVO_GRANT_TEXT_MAX + 100);
 	struct favo_grant got;
 	static const char *const rows[] = {
-		"", ".", "a", "a.b", "eyJ2IjoxfQ", "eyJ2IjoxfQ.", "eyJ2IjoxfQ.AAAA",
-		"..", " ", "\xff\xfe.\x01", "eyJ2IjoxfQ==.AAAA", "%s%n.%s",
+		"",
+		".",
+		"a",
+		"a.b",
+		"eyJ2IjoxfQ",
+		"eyJ2IjoxfQ.",
+		"eyJ2IjoxfQ.AAAA",
+		"..",
+		" ",
+		"\xff\xfe.\x01",
+		"eyJ2IjoxfQ==.AAAA",
+		"%s%n.%s",
 	};
 
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(rows); i++) {
-		assert_int_equal(favo_grant_verify(f->public_key, rows[i], NOW, &got, NULL),
+		assert_int_equal(favo_grant_verify(f->public_key, rows[i], NOW, &got,
+						   NULL),
 				 -EBADMSG);
 		assert_int_equal(favo_grant_peek(rows[i], &got, NULL), -EBADMSG);
 	}
 	memset(huge, 'A', FAVO_GRANT_TEXT_MAX + 99);
 	huge[FAVO_GRANT_TEXT_MAX + 99] = '\0';
-	assert_int_equal(favo_grant_verify(f->public_key, huge, NOW, &got, NULL), -EBADMSG);
+	assert_int_equal(favo_grant_verify(f->public_key, huge, NOW, &got, NULL),
+			 -EBADMSG);
 }
 
 static void test_bad_fields_are_not_signed(void **state)
@@ -231,7 +251,8 @@ static void test_bad_fields_are_not_signed(void **state)
 	strcpy(rows[12].image, "a\"b");
 	rows[13].secret[0] = 'A';
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(rows); i++)
-		assert_int_equal(favo_grant_sign(f->private_key, &rows[i], &text, &err), -EINVAL);
+		assert_int_equal(favo_grant_sign(f->private_key, &rows[i], &text, &err),
+				 -EINVAL);
 	assert_null(text);
 }
 
@@ -250,7 +271,8 @@ static void test_key_files(void **state)
 
 	/* A second call keeps the pair; a lost public half comes back. */
 	assert_int_equal(unlink(f->public_path), 0);
-	assert_int_equal(favo_grant_key_init(f->private_path, f->public_path, &made, NULL), 0);
+	assert_int_equal(
+		favo_grant_key_init(f->private_path, f->public_path, &made, NULL), 0);
 	assert_false(made);
 	assert_int_equal(favo_grant_key_load_public(&key, f->public_path, NULL), 0);
 	{
@@ -263,7 +285,8 @@ static void test_key_files(void **state)
 	key = NULL;
 
 	assert_int_equal(chmod(f->private_path, 0644), 0);
-	assert_int_equal(favo_grant_key_load_private(&key, f->private_path, &err), -EPERM);
+	assert_int_equal(favo_grant_key_load_private(&key, f->private_path, &err),
+			 -EPERM);
 	assert_int_equal(chmod(f->private_path, 0600), 0);
 	assert_int_equal(favo_grant_key_load_private(&key, f->public_path, NULL), -EPERM);
 	assert_int_equal(favo_grant_key_load_public(&key, "/dev/null", NULL), -EINVAL);
@@ -275,13 +298,15 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_every_changed_character_is_refused, setup,
+		cmocka_unit_test_setup_teardown(test_every_changed_character_is_refused,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(test_every_truncation_is_refused, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(test_every_truncation_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_foreign_key, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_texts, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_bad_fields_are_not_signed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bad_fields_are_not_signed, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_key_files, setup, teardown),
 	};
 
