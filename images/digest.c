@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* SHA-256 digests by OpenSSL EVP, and their text forms; see digest.h. */
+/* SHA-256 digests as names of content, and their text forms; see digest.h. */
 #include "images/digest.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/sha256.h"
+#include "common/str.h"
 #include "common/util.h"
 
 #define PREFIX "sha256:"
@@ -14,52 +15,34 @@
 int favo_digest_of(struct favo_digest *out, const void *data, size_t len,
 		   struct favo_err *err)
 {
-	unsigned int n = 0;
-
-	if (EVP_Digest(data, len, out->bytes, &n, EVP_sha256(), NULL) != 1 ||
-	    n != FAVO_DIGEST_LEN)
-		return favo_fail(err, EIO, "libcrypto cannot compute SHA-256");
-	return 0;
-}
-
-static int digest_fd(EVP_MD_CTX *ctx, struct favo_digest *out, int fd, char *buf, size_t size,
-		     struct favo_err *err)
-{
-	off_t off = 0;
-	ssize_t n;
-
-	if (EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
-		return favo_fail(err, EIO, "libcrypto cannot compute SHA-256");
-	for (;;) {
-		n = pread(fd, buf, size, off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return favo_fail(err, errno, "read: %m");
-		if (n == 0)
-			break;
-		if (EVP_DigestUpdate(ctx, buf, (size_t)n) != 1)
-			return favo_fail(err, EIO, "libcrypto cannot compute SHA-256");
-		off += n;
-	}
-	if (EVP_DigestFinal_ex(ctx, out->bytes, NULL) != 1)
-		return favo_fail(err, EIO, "libcrypto cannot compute SHA-256");
-	return 0;
+	return favo_sha256(out->bytes, data, len, err);
 }
 
 int favo_digest_of_fd(struct favo_digest *out, int fd, struct favo_err *err)
 {
 	const size_t size = 256 * 1024;
 	favo_autofree char *buf = malloc(size);
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	favo_autosha256 struct favo_sha256_ctx *ctx = NULL;
+	off_t off = 0;
+	ssize_t n;
 	int ret;
 
-	if (!buf || !ctx)
-		ret = favo_fail(err, ENOMEM, "out of memory");
-	else
-		ret = digest_fd(ctx, out, fd, buf, size, err);
-	EVP_MD_CTX_free(ctx);
-	return ret;
+	if (!buf)
+		return favo_fail(err, ENOMEM, "out of memory");
+	ret = favo_sha256_new(&ctx, err);
+	if (ret < 0)
+		return ret;
+	while ((n = pread(fd, buf, size, off)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return favo_fail(err, errno, "read: %m");
+		ret = favo_sha256_update(ctx, buf, (size_t)n, err);
+		if (ret < 0)
+			return ret;
+		off += n;
+	}
+	return favo_sha256_final(ctx, out->bytes, err);
 }
 
 static int hex_value(char c)
@@ -100,13 +83,7 @@ int favo_digest_parse(struct favo_digest *out, const char *text, struct favo_err
 
 char *favo_digest_format_hex(const struct favo_digest *digest, char hex[FAVO_DIGEST_HEX_SIZE])
 {
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < FAVO_DIGEST_LEN; i++) {
-		hex[2 * i] = digits[digest->bytes[i] >> 4];
-		hex[2 * i + 1] = digits[digest->bytes[i] & 15];
-	}
-	hex[FAVO_DIGEST_HEX_SIZE - 1] = '\0';
+	favo_hex_encode(hex, digest->bytes, FAVO_DIGEST_LEN);
 	return hex;
 }
 

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of the store share; not for others. */
+#pragma once
+
+#include "images/store.h"
+
+#define FAVO_BLOB_PATH_SIZE (sizeof("blobs/ab/") + FAVO_DIGEST_HEX_SIZE)
+#define FAVO_MANIFEST_PATH_SIZE (sizeof("manifests/.json") + FAVO_DIGEST_HEX_SIZE)
+
+struct favo_store {
+	char *dir;
+	int fd; /* of dir */
+};
+
+/* Relative to the store's folder. */
+char *favo_store_blob_path(const struct favo_digest *digest, char path[FAVO_BLOB_PATH_SIZE]);
+char *favo_store_manifest_path(const struct favo_digest *id,
+			       char path[FAVO_MANIFEST_PATH_SIZE]);
+
+/* Take the store's lock (LOCK_SH or LOCK_EX) in a new descriptor; waits. */
+int favo_store_lock(struct favo_store *store, int operation, struct favo_err *err);
