@@ -228,7 +228,6 @@ static void test_bad_reports_change_nothing(void **state)
 		assert_int_equal(report(f, "n1", json_pack("[o]", bad), NOW + 1),
 				 -EINVAL);
 	}
-			 0);
 	assert_null(get(f, 2));
 	json_decref(good);
 }
