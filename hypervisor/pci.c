@@ -45,6 +45,8 @@ static void config_write(struct favo_pci_device *dev, unsigned offset, uint32_t 
 	bool master = favo_pci_may_dma(dev);
 	uint32_t old = favo_pci_config_get(dev, offset, len), mask = 0;
 
+	if (len > sizeof(mask))
+		return;
 	memcpy(&mask, dev->wmask + offset, len);
 	favo_pci_config_set(dev, offset, len, (old & ~mask) | (value & mask));
 	if (offset / 4 == CFG_COMMAND / 4 || is_bar_offset(offset))

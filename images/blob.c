@@ -12,7 +12,7 @@
 #include "common/util.h"
 #include "images/store.h"
 
-#define LEVEL 3	    /* 298 MB/s per core; higher levels gain little at 64 KiB */
+#define LEVEL 3 /* 298 MB/s per core; higher levels gain little at 64 KiB */
 #define LEVEL_BIG 9 /* for kernels: written once, read by every node */
 #define BIG (1024 * 1024)
 
@@ -47,11 +47,13 @@ int favo_blob_encode(const void *data, size_t len, void **stored, size_t *stored
 	return 0;
 }
 
-static int damaged(const struct favo_digest *digest, const char *why, struct favo_err *err)
+static int damaged(const struct favo_digest *digest, const char *why,
+		   struct favo_err *err)
 {
 	char text[FAVO_DIGEST_TEXT_SIZE];
 
-	return favo_fail(err, EBADMSG, "blob %s: %s", favo_digest_format(digest, text), why);
+	return favo_fail(err, EBADMSG, "blob %s: %s", favo_digest_format(digest, text),
+			 why);
 }
 
 /* Plain bytes, not yet checked. */
@@ -83,8 +85,9 @@ static int decode(const struct favo_digest *digest, const void *stored, size_t s
 	return 0;
 }
 
-int favo_blob_decode(const struct favo_digest *digest, const void *stored, size_t stored_len,
-		     size_t max, void **data, size_t *len, struct favo_err *err)
+int favo_blob_decode(const struct favo_digest *digest, const void *stored,
+		     size_t stored_len, size_t max, void **data, size_t *len,
+		     struct favo_err *err)
 {
 	favo_autofree void *plain = NULL;
 	struct favo_digest actual;

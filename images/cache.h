@@ -53,13 +53,14 @@ struct favo_cache_image {
  * Open a complete image, and pin it for holder (a short name such as "12.0")
  * unless holder is NULL. -ENOENT: not complete here, fetch it.
  */
-int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id, const char *holder,
-		   struct favo_cache_image *out, struct favo_err *err);
+int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
+		   const char *holder, struct favo_cache_image *out,
+		   struct favo_err *err);
 void favo_cache_image_fini(struct favo_cache_image *image);
 
 /* A pinned image is never evicted. Pins are files: they survive a crash. */
-int favo_cache_pin(struct favo_cache *cache, const struct favo_digest *id, const char *holder,
-		   struct favo_err *err);
+int favo_cache_pin(struct favo_cache *cache, const struct favo_digest *id,
+		   const char *holder, struct favo_err *err);
 /* Drop holder's pin; 0 when there was none. */
 int favo_cache_unpin(struct favo_cache *cache, const struct favo_digest *id,
 		     const char *holder, struct favo_err *err);
@@ -69,20 +70,20 @@ int favo_cache_unpin(struct favo_cache *cache, const struct favo_digest *id,
  * restart of noded.
  */
 typedef bool favo_cache_alive_fn(const char *holder, void *user);
-int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_alive, void *user,
-			  struct favo_err *err);
+int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_alive,
+			  void *user, struct favo_err *err);
 
 struct favo_cache_entry {
 	struct favo_digest id;
 	bool complete;
 	size_t pins;
 	uint64_t bytes; /* on disk */
-	int64_t used;	/* last get, seconds since 1970 */
+	int64_t used; /* last get, seconds since 1970 */
 };
 
 /* The caller frees *entries. Newest use first. */
-int favo_cache_list(struct favo_cache *cache, struct favo_cache_entry **entries, size_t *n,
-		    struct favo_err *err);
+int favo_cache_list(struct favo_cache *cache, struct favo_cache_entry **entries,
+		    size_t *n, struct favo_err *err);
 
 /* Remove an image; -EBUSY when it is pinned, -ENOENT when absent. */
 int favo_cache_remove(struct favo_cache *cache, const struct favo_digest *id,
@@ -124,10 +125,10 @@ int favo_fetch_put(struct favo_fetch *fetch, const struct favo_digest *digest,
 		   const void *stored, size_t stored_len, struct favo_err *err);
 
 struct favo_fetch_progress {
-	uint64_t total;	 /* plain bytes of the image */
-	uint64_t done;	 /* of them here */
+	uint64_t total; /* plain bytes of the image */
+	uint64_t done; /* of them here */
 	uint64_t reused; /* of done: copied from other images or an earlier try */
-	uint64_t moved;	 /* stored bytes that were put */
+	uint64_t moved; /* stored bytes that were put */
 };
 void favo_fetch_progress(const struct favo_fetch *fetch, struct favo_fetch_progress *out);
 

@@ -27,4 +27,5 @@ void favo_chunker_init(struct favo_chunker *chunker);
  * Length of the first chunk of data. len is all that is left of the file, or
  * at least FAVO_CHUNKER_MAX. 0 only for len 0. Thread-safe.
  */
-size_t favo_chunker_next(const struct favo_chunker *chunker, const void *data, size_t len);
+size_t favo_chunker_next(const struct favo_chunker *chunker, const void *data,
+			 size_t len);

@@ -106,7 +106,8 @@ static int put_member(struct favo_cpio *cpio, const struct member *m, uint32_t i
 	snprintf(header, sizeof(header),
 		 "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", ino,
 		 (unsigned int)m->mode, 0, 0, S_ISDIR(m->mode) ? 2 : 1, 0,
-		 (unsigned int)m->len, 0, 0, m->major, m->minor, (unsigned int)name_len, 0);
+		 (unsigned int)m->len, 0, 0, m->major, m->minor, (unsigned int)name_len,
+		 0);
 	put(cpio, header, HEADER_LEN);
 	put(cpio, m->path, name_len);
 	pad(cpio, 4);
@@ -189,7 +190,8 @@ static int add(struct favo_cpio *cpio, const struct member *m, struct favo_err *
 	return put_member(cpio, m, cpio->next_ino++, err);
 }
 
-int favo_cpio_dir(struct favo_cpio *cpio, const char *path, mode_t mode, struct favo_err *err)
+int favo_cpio_dir(struct favo_cpio *cpio, const char *path, mode_t mode,
+		  struct favo_err *err)
 {
 	struct member m = {.path = path, .mode = S_IFDIR | (mode & 07777)};
 	int ret = add(cpio, &m, err);
@@ -197,8 +199,8 @@ int favo_cpio_dir(struct favo_cpio *cpio, const char *path, mode_t mode, struct 
 	return ret < 0 ? ret : remember_dir(cpio, path, err);
 }
 
-int favo_cpio_file(struct favo_cpio *cpio, const char *path, mode_t mode, const void *data,
-		   size_t len, struct favo_err *err)
+int favo_cpio_file(struct favo_cpio *cpio, const char *path, mode_t mode,
+		   const void *data, size_t len, struct favo_err *err)
 {
 	struct member m = {
 		.path = path, .mode = S_IFREG | (mode & 07777), .data = data, .len = len};
@@ -209,8 +211,10 @@ int favo_cpio_file(struct favo_cpio *cpio, const char *path, mode_t mode, const 
 int favo_cpio_symlink(struct favo_cpio *cpio, const char *path, const char *target,
 		      struct favo_err *err)
 {
-	struct member m = {
-		.path = path, .mode = S_IFLNK | 0777, .data = target, .len = strlen(target)};
+	struct member m = {.path = path,
+			   .mode = S_IFLNK | 0777,
+			   .data = target,
+			   .len = strlen(target)};
 
 	return add(cpio, &m, err);
 }
@@ -255,7 +259,8 @@ int favo_cpio_copy(struct favo_cpio *cpio, const char *path, mode_t mode,
 		if (n < 0)
 			return favo_fail(err, errno, "%s: %m", host_path);
 		if (n == 0)
-			return favo_fail(err, EIO, "%s: shrank while it was read", host_path);
+			return favo_fail(err, EIO, "%s: shrank while it was read",
+					 host_path);
 		done += (size_t)n;
 	}
 	return favo_cpio_file(cpio, path, mode, buf, done, err);
@@ -301,7 +306,8 @@ int favo_cpio_finish_memfd(struct favo_cpio *cpio, const char *name, struct favo
 			return favo_fail(err, errno, "memfd %s: write: %m", name);
 		done += (size_t)n;
 	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+	if (fcntl(fd, F_ADD_SEALS,
+		  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return favo_fail(err, errno, "memfd %s: seal: %m", name);
 	return favo_steal_fd(&fd);
 }

@@ -27,8 +27,8 @@ void favo_cpio_free(struct favo_cpio *cpio);
  */
 int favo_cpio_dir(struct favo_cpio *cpio, const char *path, mode_t mode,
 		  struct favo_err *err);
-int favo_cpio_file(struct favo_cpio *cpio, const char *path, mode_t mode, const void *data,
-		   size_t len, struct favo_err *err);
+int favo_cpio_file(struct favo_cpio *cpio, const char *path, mode_t mode,
+		   const void *data, size_t len, struct favo_err *err);
 int favo_cpio_symlink(struct favo_cpio *cpio, const char *path, const char *target,
 		      struct favo_err *err);
 /* type is S_IFCHR or S_IFBLK. */
@@ -45,7 +45,8 @@ int favo_cpio_copy(struct favo_cpio *cpio, const char *path, mode_t mode,
 int favo_cpio_finish(struct favo_cpio *cpio, const void **data, size_t *len,
 		     struct favo_err *err);
 /* The same into a new sealed memfd; returns the descriptor or -errno. */
-int favo_cpio_finish_memfd(struct favo_cpio *cpio, const char *name, struct favo_err *err);
+int favo_cpio_finish_memfd(struct favo_cpio *cpio, const char *name,
+			   struct favo_err *err);
 
 static inline void favo_cleanup_cpio(struct favo_cpio **cpio)
 {

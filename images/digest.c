@@ -76,18 +76,20 @@ int favo_digest_parse_hex(struct favo_digest *out, const char *hex, struct favo_
 int favo_digest_parse(struct favo_digest *out, const char *text, struct favo_err *err)
 {
 	if (strncmp(text, PREFIX, strlen(PREFIX)) != 0)
-		return favo_fail(err, EINVAL, "digest '%.80s': does not begin with " PREFIX,
-				 text);
+		return favo_fail(err, EINVAL,
+				 "digest '%.80s': does not begin with " PREFIX, text);
 	return favo_digest_parse_hex(out, text + strlen(PREFIX), err);
 }
 
-char *favo_digest_format_hex(const struct favo_digest *digest, char hex[FAVO_DIGEST_HEX_SIZE])
+char *favo_digest_format_hex(const struct favo_digest *digest,
+			     char hex[FAVO_DIGEST_HEX_SIZE])
 {
 	favo_hex_encode(hex, digest->bytes, FAVO_DIGEST_LEN);
 	return hex;
 }
 
-char *favo_digest_format(const struct favo_digest *digest, char text[FAVO_DIGEST_TEXT_SIZE])
+char *favo_digest_format(const struct favo_digest *digest,
+			 char text[FAVO_DIGEST_TEXT_SIZE])
 {
 	memcpy(text, PREFIX, strlen(PREFIX));
 	favo_digest_format_hex(digest, text + strlen(PREFIX));

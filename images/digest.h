@@ -13,7 +13,7 @@
 #include "common/err.h"
 
 #define FAVO_DIGEST_LEN 32
-#define FAVO_DIGEST_HEX_SIZE 65	 /* 64 hex digits and the NUL */
+#define FAVO_DIGEST_HEX_SIZE 65 /* 64 hex digits and the NUL */
 #define FAVO_DIGEST_TEXT_SIZE 72 /* "sha256:", 64 hex digits and the NUL */
 
 struct favo_digest {
@@ -34,10 +34,13 @@ int favo_digest_parse(struct favo_digest *out, const char *text, struct favo_err
 int favo_digest_parse_hex(struct favo_digest *out, const char *hex, struct favo_err *err);
 
 /* Both write a NUL-terminated text and return it. */
-char *favo_digest_format(const struct favo_digest *digest, char text[FAVO_DIGEST_TEXT_SIZE]);
-char *favo_digest_format_hex(const struct favo_digest *digest, char hex[FAVO_DIGEST_HEX_SIZE]);
+char *favo_digest_format(const struct favo_digest *digest,
+			 char text[FAVO_DIGEST_TEXT_SIZE]);
+char *favo_digest_format_hex(const struct favo_digest *digest,
+			     char hex[FAVO_DIGEST_HEX_SIZE]);
 
-static inline bool favo_digest_equal(const struct favo_digest *a, const struct favo_digest *b)
+static inline bool favo_digest_equal(const struct favo_digest *a,
+				     const struct favo_digest *b)
 {
 	return memcmp(a->bytes, b->bytes, FAVO_DIGEST_LEN) == 0;
 }

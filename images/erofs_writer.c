@@ -29,8 +29,8 @@ struct placed {
 	struct favo_inode *inode;
 	struct favo_inode *parent;
 	uint64_t nid;
-	uint64_t size;	   /* bytes of content: file, target or entries */
-	uint32_t block;	   /* of the part that is not inline */
+	uint64_t size; /* bytes of content: file, target or entries */
+	uint32_t block; /* of the part that is not inline */
 	uint32_t inline_len;
 	uint32_t xattr_len; /* header and entries, 0 without any */
 	uint32_t nlink;
@@ -41,7 +41,7 @@ struct writer {
 	int fd;
 	struct placed *placed; /* in path order; inode->mark is index + 1 */
 	size_t n, size;
-	uint64_t next_block;  /* while planning contents */
+	uint64_t next_block; /* while planning contents */
 	uint64_t meta_block;
 	unsigned char *meta;
 	uint64_t meta_len;
@@ -91,7 +91,8 @@ static uint64_t xattr_size(struct favo_inode *inode)
 	size_t prefix;
 
 	if (inode->n_xattrs)
-		qsort(inode->xattrs, inode->n_xattrs, sizeof(*inode->xattrs), compare_xattrs);
+		qsort(inode->xattrs, inode->n_xattrs, sizeof(*inode->xattrs),
+		      compare_xattrs);
 	for (size_t i = 0; i < inode->n_xattrs; i++)
 		if (xattr_prefix(inode->xattrs[i].name, &prefix))
 			len += align(sizeof(struct erofs_xattr_entry) +
@@ -109,7 +110,8 @@ static void put_xattrs(const struct favo_inode *inode, unsigned char *p)
 		const struct favo_xattr *xattr = &inode->xattrs[i];
 		size_t prefix = 0;
 		int index = xattr_prefix(xattr->name, &prefix);
-		size_t name_len = strlen(xattr->name) - FAVO_MIN(prefix, strlen(xattr->name));
+		size_t name_len =
+			strlen(xattr->name) - FAVO_MIN(prefix, strlen(xattr->name));
 		struct erofs_xattr_entry entry = {
 			.name_len = (uint8_t)name_len,
 			.name_index = (uint8_t)index,
@@ -145,7 +147,8 @@ static bool next_entry(struct cursor *cursor, const char **name,
 	const struct favo_dentry *entry =
 		cursor->next < dir->n_entries ? &dir->entries[cursor->next] : NULL;
 
-	if (cursor->dots < 2 && (!entry || strcmp(dot_names[cursor->dots], entry->name) < 0)) {
+	if (cursor->dots < 2 &&
+	    (!entry || strcmp(dot_names[cursor->dots], entry->name) < 0)) {
 		*name = dot_names[cursor->dots];
 		*inode = cursor->dots ? cursor->dir->parent : dir;
 		cursor->dots++;
@@ -433,8 +436,9 @@ static void put_inode(struct writer *w, size_t index)
 
 	raw.format = htole16(EROFS_FORMAT(layout));
 	if (p->xattr_len)
-		raw.xattr_count = htole16((uint16_t)(
-			(p->xattr_len - sizeof(struct erofs_xattr_header)) / 4 + 1));
+		raw.xattr_count = htole16((
+			uint16_t)((p->xattr_len - sizeof(struct erofs_xattr_header)) / 4 +
+				  1));
 	raw.mode = htole16((uint16_t)inode->mode);
 	raw.size = htole64(p->size);
 	raw.block_or_rdev = htole32(device ? encode_rdev(inode) : p->block);
@@ -483,8 +487,8 @@ static int write_super(struct writer *w, struct favo_err *err)
 	};
 
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof(super));
-	super.checksum = htole32(crc32c(block + EROFS_SUPER_OFFSET,
-					EROFS_BLOCK - EROFS_SUPER_OFFSET));
+	super.checksum = htole32(
+		crc32c(block + EROFS_SUPER_OFFSET, EROFS_BLOCK - EROFS_SUPER_OFFSET));
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof(super));
 	return write_at(w, block, sizeof(block), 0, err);
 }

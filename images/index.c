@@ -23,8 +23,8 @@ int favo_index_parse(struct favo_index **out, const void *data, size_t len, uint
 	uint32_t length;
 
 	if (len % FAVO_INDEX_ENTRY_LEN)
-		return favo_fail(err, EBADMSG, "chunk index: %zu bytes are not whole entries",
-				 len);
+		return favo_fail(err, EBADMSG,
+				 "chunk index: %zu bytes are not whole entries", len);
 	index = calloc(1, sizeof(*index));
 	if (!index)
 		return favo_fail(err, ENOMEM, "chunk index: out of memory");
@@ -35,12 +35,14 @@ int favo_index_parse(struct favo_index **out, const void *data, size_t len, uint
 		memcpy(&length, p, sizeof(length));
 		length = le32toh(length);
 		if (length == 0 || length > FAVO_CHUNK_MAX)
-			return favo_fail(err, EBADMSG, "chunk index: entry %zu: length %" PRIu32,
-					 i, length);
+			return favo_fail(err, EBADMSG,
+					 "chunk index: entry %zu: length %" PRIu32, i,
+					 length);
 		if (length > size - offset)
 			return favo_fail(err, EBADMSG,
-					 "chunk index: entry %zu goes beyond %" PRIu64 " bytes", i,
-					 size);
+					 "chunk index: entry %zu goes beyond %" PRIu64
+					 " bytes",
+					 i, size);
 		index->chunks[i].offset = offset;
 		index->chunks[i].length = length;
 		memcpy(index->chunks[i].digest.bytes, p + 4, FAVO_DIGEST_LEN);
@@ -48,7 +50,8 @@ int favo_index_parse(struct favo_index **out, const void *data, size_t len, uint
 	}
 	if (offset != size)
 		return favo_fail(err, EBADMSG,
-				 "chunk index: chunks make %" PRIu64 " bytes, not %" PRIu64,
+				 "chunk index: chunks make %" PRIu64
+				 " bytes, not %" PRIu64,
 				 offset, size);
 	index->n_chunks = n;
 	index->size = size;

@@ -16,8 +16,8 @@
 
 #define TEXT_MAX 256
 
-static int member(const json_t *object, const char *where, const char *key, json_type type,
-		  const json_t **out, struct favo_err *err)
+static int member(const json_t *object, const char *where, const char *key,
+		  json_type type, const json_t **out, struct favo_err *err)
 {
 	const json_t *value = json_object_get(object, key);
 
@@ -48,14 +48,15 @@ static int get_text(const json_t *object, const char *where, const char *key, si
 	if (ret < 0)
 		return ret;
 	if (!is_plain_text(json_string_value(value), json_string_length(value), max))
-		return favo_fail(err, EBADMSG, "%s%s is too long or has control characters",
-				 where, key);
+		return favo_fail(err, EBADMSG,
+				 "%s%s is too long or has control characters", where,
+				 key);
 	*out = json_string_value(value);
 	return 0;
 }
 
-static int get_size(const json_t *object, const char *where, const char *key, uint64_t max,
-		    uint64_t *out, struct favo_err *err)
+static int get_size(const json_t *object, const char *where, const char *key,
+		    uint64_t max, uint64_t *out, struct favo_err *err)
 {
 	const json_t *value = NULL;
 	int ret = member(object, where, key, JSON_INTEGER, &value, err);
@@ -77,8 +78,8 @@ static int get_digest(const json_t *object, const char *where, const char *key,
 	if (ret < 0)
 		return ret;
 	if (favo_digest_parse(out, text, err) < 0)
-		return favo_wrap(err, favo_fail(err, EBADMSG, "not a sha256 digest"), "%s%s",
-				 where, key);
+		return favo_wrap(err, favo_fail(err, EBADMSG, "not a sha256 digest"),
+				 "%s%s", where, key);
 	return 0;
 }
 
@@ -88,12 +89,15 @@ static int parse_root(struct favo_manifest *m, struct favo_err *err)
 	int ret;
 
 	if ((ret = member(m->json, "", "root", JSON_OBJECT, &root, err)) < 0 ||
-	    (ret = get_text(root, "root.", "fstype", TEXT_MAX, &m->root.fstype, err)) < 0 ||
-	    (ret = get_size(root, "root.", "size", FAVO_ROOT_MAX, &m->root.size, err)) < 0 ||
+	    (ret = get_text(root, "root.", "fstype", TEXT_MAX, &m->root.fstype, err)) <
+		    0 ||
+	    (ret = get_size(root, "root.", "size", FAVO_ROOT_MAX, &m->root.size, err)) <
+		    0 ||
 	    (ret = get_digest(root, "root.", "index", &m->root.index, err)) < 0)
 		return ret;
 	if (strcmp(m->root.fstype, "erofs") != 0)
-		return favo_fail(err, EBADMSG, "root.fstype is %s, not erofs", m->root.fstype);
+		return favo_fail(err, EBADMSG, "root.fstype is %s, not erofs",
+				 m->root.fstype);
 	return 0;
 }
 
@@ -104,13 +108,17 @@ static int parse_boot(struct favo_manifest *m, struct favo_err *err)
 
 	if ((ret = member(m->json, "", "kernel", JSON_OBJECT, &kernel, err)) < 0 ||
 	    (ret = get_digest(kernel, "kernel.", "digest", &m->kernel.digest, err)) < 0 ||
-	    (ret = get_size(kernel, "kernel.", "size", FAVO_KERNEL_MAX, &m->kernel.size, err)) < 0 ||
-	    (ret = get_text(kernel, "kernel.", "release", 64, &m->kernel.release, err)) < 0 ||
-	    (ret = get_text(kernel, "kernel.", "source", TEXT_MAX, &m->kernel.source, err)) < 0 ||
+	    (ret = get_size(kernel, "kernel.", "size", FAVO_KERNEL_MAX, &m->kernel.size,
+			    err)) < 0 ||
+	    (ret = get_text(kernel, "kernel.", "release", 64, &m->kernel.release, err)) <
+		    0 ||
+	    (ret = get_text(kernel, "kernel.", "source", TEXT_MAX, &m->kernel.source,
+			    err)) < 0 ||
 	    (ret = member(m->json, "", "initramfs", JSON_OBJECT, &initramfs, err)) < 0 ||
-	    (ret = get_digest(initramfs, "initramfs.", "digest", &m->initramfs.digest, err)) < 0 ||
-	    (ret = get_size(initramfs, "initramfs.", "size", FAVO_KERNEL_MAX, &m->initramfs.size,
-			    err)) < 0)
+	    (ret = get_digest(initramfs, "initramfs.", "digest", &m->initramfs.digest,
+			      err)) < 0 ||
+	    (ret = get_size(initramfs, "initramfs.", "size", FAVO_KERNEL_MAX,
+			    &m->initramfs.size, err)) < 0)
 		return ret;
 	return get_text(m->json, "", "cmdline", FAVO_CMDLINE_MAX, &m->cmdline, err);
 }
@@ -123,7 +131,8 @@ static int parse_os(struct favo_manifest *m, struct favo_err *err)
 
 	if (ret < 0)
 		return ret;
-	json_object_foreach((json_t *)os, key, value) {
+	json_object_foreach((json_t *)os, key, value)
+	{
 		ret = get_text(os, "os.", key, 4096, &text, err);
 		if (ret < 0)
 			return ret;
@@ -145,7 +154,8 @@ static int parse_object(struct favo_manifest *m, struct favo_err *err)
 	if (ret < 0)
 		return ret;
 	if (number != FAVO_MANIFEST_FORMAT)
-		return favo_fail(err, EBADMSG, "format %llu; this version of Favo reads %d",
+		return favo_fail(err, EBADMSG,
+				 "format %llu; this version of Favo reads %d",
 				 (unsigned long long)number, FAVO_MANIFEST_FORMAT);
 	if ((ret = get_text(m->json, "", "name", TEXT_MAX, &m->name, err)) < 0 ||
 	    (ret = get_text(m->json, "", "arch", TEXT_MAX, &m->arch, err)) < 0 ||
@@ -184,7 +194,8 @@ int favo_manifest_parse(struct favo_manifest **out, const void *data, size_t len
 	return 0;
 }
 
-int favo_manifest_format(const json_t *json, char **data, size_t *len, struct favo_err *err)
+int favo_manifest_format(const json_t *json, char **data, size_t *len,
+			 struct favo_err *err)
 {
 	char *text = json_dumps(json, JSON_SORT_KEYS | JSON_COMPACT);
 

@@ -15,8 +15,8 @@
 
 #define FAVO_MANIFEST_FORMAT 1
 #define FAVO_MANIFEST_MAX (1024u * 1024) /* bytes of JSON */
-#define FAVO_ROOT_MAX (1ull << 40)	 /* bytes of a root file system */
-#define FAVO_KERNEL_MAX (512ull << 20)	 /* bytes of a kernel or an initramfs */
+#define FAVO_ROOT_MAX (1ull << 40) /* bytes of a root file system */
+#define FAVO_KERNEL_MAX (512ull << 20) /* bytes of a kernel or an initramfs */
 #define FAVO_CMDLINE_MAX 1024
 
 struct favo_manifest {
@@ -53,7 +53,8 @@ int favo_manifest_parse(struct favo_manifest **out, const void *data, size_t len
 			struct favo_err *err);
 
 /* Canonical bytes of a JSON object; the caller frees *data. */
-int favo_manifest_format(const json_t *json, char **data, size_t *len, struct favo_err *err);
+int favo_manifest_format(const json_t *json, char **data, size_t *len,
+			 struct favo_err *err);
 
 /* Bytes of kernel, initramfs and root together. */
 uint64_t favo_manifest_total_size(const struct favo_manifest *manifest);

@@ -31,7 +31,8 @@ struct favo_store_tx {
 	int lock_fd;
 };
 
-char *favo_store_blob_path(const struct favo_digest *digest, char path[FAVO_BLOB_PATH_SIZE])
+char *favo_store_blob_path(const struct favo_digest *digest,
+			   char path[FAVO_BLOB_PATH_SIZE])
 {
 	char hex[FAVO_DIGEST_HEX_SIZE];
 
@@ -109,9 +110,15 @@ void favo_store_close(struct favo_store *store)
 	free(store);
 }
 
+const char *favo_store_path(const struct favo_store *store)
+{
+	return store->dir;
+}
+
 int favo_store_lock(struct favo_store *store, int operation, struct favo_err *err)
 {
-	favo_autoclose int fd = openat(store->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	favo_autoclose int fd =
+		openat(store->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 
 	if (fd < 0)
 		return favo_fail(err, errno, "store %s: lock: %m", store->dir);
@@ -124,8 +131,8 @@ int favo_store_lock(struct favo_store *store, int operation, struct favo_err *er
 /* ---- reading ---- */
 
 /* Whole file below the store's folder; the caller frees *data. */
-static int read_file(struct favo_store *store, const char *path, uint64_t max, char **data,
-		     size_t *len, struct favo_err *err)
+static int read_file(struct favo_store *store, const char *path, uint64_t max,
+		     char **data, size_t *len, struct favo_err *err)
 {
 	favo_autoclose int fd = openat(store->fd, path, O_RDONLY | O_CLOEXEC);
 	favo_autofree char *buf = NULL;
@@ -135,7 +142,8 @@ static int read_file(struct favo_store *store, const char *path, uint64_t max, c
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return favo_fail(err, errno, "store %s: %s: %m", store->dir, path);
 	if ((uint64_t)st.st_size > max)
-		return favo_fail(err, EBADMSG, "store %s: %s: too long", store->dir, path);
+		return favo_fail(err, EBADMSG, "store %s: %s: too long", store->dir,
+				 path);
 	buf = malloc((size_t)st.st_size + 1);
 	if (!buf)
 		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
@@ -166,7 +174,8 @@ int favo_store_manifest(struct favo_store *store, const struct favo_digest *id,
 	if (ret < 0)
 		return favo_wrap(err, ret, "image %s", favo_digest_format(id, text));
 	if (!favo_digest_equal(&manifest->id, id))
-		return favo_fail(err, EBADMSG, "store %s: %s: content does not match the digest",
+		return favo_fail(err, EBADMSG,
+				 "store %s: %s: content does not match the digest",
 				 store->dir, path);
 	*out = favo_steal_ptr(&manifest);
 	return 0;
@@ -308,7 +317,8 @@ static int publish_blobs(struct favo_store_tx *tx, struct favo_err *err)
 		ret = favo_digest_parse_hex(&digest, entry->d_name, err);
 		if (ret == 0 && renameat(tx->dir_fd, entry->d_name, tx->store->fd,
 					 favo_store_blob_path(&digest, path)) < 0)
-			ret = favo_fail(err, errno, "store %s: %s: %m", tx->store->dir, path);
+			ret = favo_fail(err, errno, "store %s: %s: %m", tx->store->dir,
+					path);
 	}
 	closedir(dir);
 	return ret;
@@ -326,8 +336,8 @@ int favo_store_commit(struct favo_store_tx *tx, const json_t *manifest,
 
 	if ((ret = favo_manifest_format(manifest, &data, &len, err)) < 0 ||
 	    (ret = favo_manifest_parse(&checked, data, len, err)) < 0 ||
-	    (ret = sync_store(tx->store, err)) < 0 || (ret = publish_blobs(tx, err)) < 0 ||
-	    (ret = sync_store(tx->store, err)) < 0)
+	    (ret = sync_store(tx->store, err)) < 0 ||
+	    (ret = publish_blobs(tx, err)) < 0 || (ret = sync_store(tx->store, err)) < 0)
 		return ret;
 	full = favo_asprintf("%s/%s", tx->store->dir,
 			     favo_store_manifest_path(&checked->id, path));

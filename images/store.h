@@ -40,6 +40,8 @@ struct favo_store;
 int favo_store_open(struct favo_store **out, const char *dir, unsigned int flags,
 		    struct favo_err *err);
 void favo_store_close(struct favo_store *store);
+/* The folder of the store, borrowed. */
+const char *favo_store_path(const struct favo_store *store);
 
 /* ---- names ---- */
 
@@ -117,8 +119,9 @@ int favo_store_read_blob(struct favo_store *store, const struct favo_digest *dig
  * Stored form to plain bytes, checked against digest; the caller frees *data.
  * For bytes from the network too: -EBADMSG for wrong or too many bytes.
  */
-int favo_blob_decode(const struct favo_digest *digest, const void *stored, size_t stored_len,
-		     size_t max, void **data, size_t *len, struct favo_err *err);
+int favo_blob_decode(const struct favo_digest *digest, const void *stored,
+		     size_t stored_len, size_t max, void **data, size_t *len,
+		     struct favo_err *err);
 
 /* Plain to stored form (zstd where that is shorter); the caller frees *stored. */
 int favo_blob_encode(const void *data, size_t len, void **stored, size_t *stored_len,
@@ -158,7 +161,8 @@ struct favo_gc_stats {
  * Remove manifests without a name and blobs without a manifest. Waits for
  * running imports. Readers of a blob that they opened are not disturbed.
  */
-int favo_store_gc(struct favo_store *store, struct favo_gc_stats *stats, struct favo_err *err);
+int favo_store_gc(struct favo_store *store, struct favo_gc_stats *stats,
+		  struct favo_err *err);
 
 static inline void favo_cleanup_store(struct favo_store **store)
 {

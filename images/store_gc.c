@@ -73,7 +73,8 @@ static int mark_json(struct digest_set *blobs, const json_t *value, struct favo_
 		for (i = 0; ret == 0 && i < json_array_size(value); i++)
 			ret = mark_json(blobs, json_array_get(value, i), err);
 	} else if (json_is_object(value)) {
-		json_object_foreach((json_t *)value, key, item) {
+		json_object_foreach((json_t *)value, key, item)
+		{
 			ret = mark_json(blobs, item, err);
 			if (ret < 0)
 				break;
@@ -93,8 +94,8 @@ static int mark_image(struct favo_store *store, struct digest_set *blobs,
 
 	if ((ret = favo_store_manifest(store, id, &manifest, err)) < 0 ||
 	    (ret = mark_json(blobs, manifest->json, err)) < 0 ||
-	    (ret = favo_store_read_blob(store, &manifest->root.index, FAVO_BLOB_MAX, &data, &len,
-					err)) < 0 ||
+	    (ret = favo_store_read_blob(store, &manifest->root.index, FAVO_BLOB_MAX,
+					&data, &len, err)) < 0 ||
 	    (ret = favo_index_parse(&index, data, len, manifest->root.size, err)) < 0)
 		return ret;
 	for (size_t i = 0; ret == 0 && i < index->n_chunks; i++)
@@ -102,8 +103,8 @@ static int mark_image(struct favo_store *store, struct digest_set *blobs,
 	return ret;
 }
 
-static int mark(struct favo_store *store, struct digest_set *ids, struct digest_set *blobs,
-		struct favo_err *err)
+static int mark(struct favo_store *store, struct digest_set *ids,
+		struct digest_set *blobs, struct favo_err *err)
 {
 	struct favo_store_ref *refs = NULL;
 	size_t n = 0;
@@ -140,7 +141,8 @@ static int sweep(struct favo_store *store, const char *path, const char *suffix,
 			continue;
 		memcpy(hex, entry->d_name, sizeof(hex) - 1);
 		hex[sizeof(hex) - 1] = '\0';
-		if (favo_digest_parse_hex(&digest, hex, NULL) < 0 || set_has(keep, &digest) ||
+		if (favo_digest_parse_hex(&digest, hex, NULL) < 0 ||
+		    set_has(keep, &digest) ||
 		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 		    unlinkat(fd, entry->d_name, 0) < 0)
 			continue;
@@ -165,15 +167,17 @@ static int sweep_tmp(struct favo_store *store, struct favo_err *err)
 	return ret;
 }
 
-static int collect(struct favo_store *store, struct digest_set *ids, struct digest_set *blobs,
-		   struct favo_gc_stats *stats, struct favo_err *err)
+static int collect(struct favo_store *store, struct digest_set *ids,
+		   struct digest_set *blobs, struct favo_gc_stats *stats,
+		   struct favo_err *err)
 {
 	char path[16];
 	int ret = mark(store, ids, blobs, err);
 
 	if (ret < 0)
 		return favo_wrap(err, ret, "gc: nothing was removed");
-	ret = sweep(store, "manifests", ".json", ids, &stats->manifests, &stats->bytes, err);
+	ret = sweep(store, "manifests", ".json", ids, &stats->manifests, &stats->bytes,
+		    err);
 	for (int i = 0; ret == 0 && i < 256; i++) {
 		snprintf(path, sizeof(path), "blobs/%02x", i);
 		ret = sweep(store, path, "", blobs, &stats->blobs, &stats->bytes, err);
@@ -181,7 +185,8 @@ static int collect(struct favo_store *store, struct digest_set *ids, struct dige
 	return ret < 0 ? ret : sweep_tmp(store, err);
 }
 
-int favo_store_gc(struct favo_store *store, struct favo_gc_stats *stats, struct favo_err *err)
+int favo_store_gc(struct favo_store *store, struct favo_gc_stats *stats,
+		  struct favo_err *err)
 {
 	struct digest_set ids = {0}, blobs = {0};
 	struct favo_gc_stats removed = {0};

@@ -13,7 +13,8 @@ struct favo_store {
 };
 
 /* Relative to the store's folder. */
-char *favo_store_blob_path(const struct favo_digest *digest, char path[FAVO_BLOB_PATH_SIZE]);
+char *favo_store_blob_path(const struct favo_digest *digest,
+			   char path[FAVO_BLOB_PATH_SIZE]);
 char *favo_store_manifest_path(const struct favo_digest *id,
 			       char path[FAVO_MANIFEST_PATH_SIZE]);
 

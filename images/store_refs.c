@@ -48,7 +48,8 @@ static bool is_name(const char *text)
 	}
 }
 
-int favo_image_name_parse(struct favo_image_name *out, const char *text, struct favo_err *err)
+int favo_image_name_parse(struct favo_image_name *out, const char *text,
+			  struct favo_err *err)
 {
 	struct favo_image_name name = {0};
 	char copy[FAVO_IMAGE_NAME_MAX];
@@ -78,9 +79,10 @@ int favo_image_name_parse(struct favo_image_name *out, const char *text, struct 
 		name.has_tag = true;
 	}
 	if (!is_name(copy))
-		return favo_fail(err, EINVAL,
-				 "image name '%s': not of the form [repo/]name[:tag][@digest]",
-				 text);
+		return favo_fail(
+			err, EINVAL,
+			"image name '%s': not of the form [repo/]name[:tag][@digest]",
+			text);
 	snprintf(name.name, sizeof(name.name), "%s", copy);
 	snprintf(name.tag, sizeof(name.tag), "%s", name.has_tag ? colon + 1 : "latest");
 	*out = name;
@@ -164,10 +166,12 @@ int favo_store_resolve(struct favo_store *store, const char *text, struct favo_d
 	} else {
 		path = ref_path(store, &name);
 		if (!path)
-			return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
+			return favo_fail(err, ENOMEM, "store %s: out of memory",
+					 store->dir);
 		ret = read_ref(path, &found, NULL, err);
 		if (ret == -ENOENT)
-			return favo_fail(err, ENOENT, "no image %s:%s", name.name, name.tag);
+			return favo_fail(err, ENOENT, "no image %s:%s", name.name,
+					 name.tag);
 	}
 	if (ret == 0)
 		ret = favo_store_manifest(store, &found, &manifest, err);
@@ -208,7 +212,8 @@ int favo_store_untag(struct favo_store *store, const struct favo_image_name *nam
 		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
 	if (unlink(path) < 0) {
 		if (errno == ENOENT || errno == ENOTDIR)
-			return favo_fail(err, ENOENT, "no image %s:%s", name->name, name->tag);
+			return favo_fail(err, ENOENT, "no image %s:%s", name->name,
+					 name->tag);
 		return favo_fail(err, errno, "%s: %m", path);
 	}
 	slash = strrchr(path, '/');
@@ -244,7 +249,8 @@ static int add_ref(struct favo_store *store, struct ref_list *list, const char *
 	if (list->n == list->size) {
 		grown = reallocarray(list->refs, size, sizeof(*grown));
 		if (!grown)
-			return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
+			return favo_fail(err, ENOMEM, "store %s: out of memory",
+					 store->dir);
 		list->refs = grown;
 		list->size = size;
 	}
@@ -345,7 +351,8 @@ static int distance(const char *a, const char *b)
 
 			best = FAVO_MIN(best, d[i - 1][j] + 1);
 			best = FAVO_MIN(best, d[i][j - 1] + 1);
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1])
 				best = FAVO_MIN(best, d[i - 2][j - 2] + 1);
 			d[i][j] = best;
 		}
@@ -414,7 +421,8 @@ int favo_store_near(struct favo_store *store, const char *text, char **names, in
 	if (n_near)
 		qsort(near, n_near, sizeof(*near), compare_near);
 	for (size_t i = 0; i < n_near && count < max; i++) {
-		names[count] = favo_asprintf("%s:%s", near[i].ref->name, near[i].ref->tag);
+		names[count] =
+			favo_asprintf("%s:%s", near[i].ref->name, near[i].ref->tag);
 		if (names[count])
 			count++;
 	}

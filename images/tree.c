@@ -200,7 +200,8 @@ static int next_part(const char **path, char part[NAME_MAX + 1], struct favo_err
 	if (len == 2 && strncmp(*path, "..", 2) == 0)
 		return favo_fail(err, EINVAL, "path has '..' in it");
 	if (len > NAME_MAX)
-		return favo_fail(err, ENAMETOOLONG, "name is longer than %d bytes", NAME_MAX);
+		return favo_fail(err, ENAMETOOLONG, "name is longer than %d bytes",
+				 NAME_MAX);
 	memcpy(part, *path, len);
 	part[len] = '\0';
 	*path += len;
@@ -229,15 +230,17 @@ static int walk(struct favo_tree *tree, const char *path, bool create,
 			if (!child && !create)
 				return favo_fail(err, ENOENT, "%s: no such file", path);
 			if (!child)
-				ret = new_child(tree, dir, last, S_IFDIR | 0755, &child, err);
+				ret = new_child(tree, dir, last, S_IFDIR | 0755, &child,
+						err);
 			if (ret < 0)
 				return favo_wrap(err, ret, "%s", path);
 			if (S_ISLNK(child->mode))
-				return favo_fail(err, ELOOP, "%s: leads through the symlink %s",
-						 path, last);
-			if (!S_ISDIR(child->mode))
-				return favo_fail(err, ENOTDIR, "%s: %s is not a folder", path,
+				return favo_fail(err, ELOOP,
+						 "%s: leads through the symlink %s", path,
 						 last);
+			if (!S_ISDIR(child->mode))
+				return favo_fail(err, ENOTDIR, "%s: %s is not a folder",
+						 path, last);
 			dir = child;
 		}
 		memcpy(last, part, sizeof(part));
@@ -261,7 +264,8 @@ int favo_tree_put(struct favo_tree *tree, const char *path, mode_t mode,
 		return ret;
 	if (!name[0]) {
 		if (!S_ISDIR(mode))
-			return favo_fail(err, EINVAL, "%s: the root must be a folder", path);
+			return favo_fail(err, EINVAL, "%s: the root must be a folder",
+					 path);
 		inode_reset(tree->root, mode);
 		*out = tree->root;
 		return 0;
@@ -292,10 +296,11 @@ int favo_tree_link(struct favo_tree *tree, const char *path, const char *target,
 		return favo_wrap(err, ret, "%s: hard link", path);
 	inode = favo_inode_child(dir, name);
 	if (!inode)
-		return favo_fail(err, ENOENT, "%s: hard link to %s, which is not there", path,
-				 target);
+		return favo_fail(err, ENOENT, "%s: hard link to %s, which is not there",
+				 path, target);
 	if (S_ISDIR(inode->mode))
-		return favo_fail(err, EINVAL, "%s: hard link to the folder %s", path, target);
+		return favo_fail(err, EINVAL, "%s: hard link to the folder %s", path,
+				 target);
 	ret = walk(tree, path, true, &dir, name, err);
 	if (ret < 0)
 		return ret;
@@ -330,7 +335,8 @@ int favo_tree_put_file(struct favo_tree *tree, const char *path, mode_t mode,
 	return 0;
 }
 
-int favo_tree_set_target(struct favo_inode *inode, const char *target, struct favo_err *err)
+int favo_tree_set_target(struct favo_inode *inode, const char *target,
+			 struct favo_err *err)
 {
 	size_t len = strlen(target);
 
@@ -350,7 +356,8 @@ int favo_tree_add_xattr(struct favo_inode *inode, const char *name, const void *
 	struct favo_xattr *grown, *xattr;
 
 	if (len > FAVO_XATTR_VALUE_MAX || strlen(name) > NAME_MAX)
-		return favo_fail(err, E2BIG, "extended attribute %.64s is too long", name);
+		return favo_fail(err, E2BIG, "extended attribute %.64s is too long",
+				 name);
 	grown = reallocarray(inode->xattrs, inode->n_xattrs + 1, sizeof(*grown));
 	if (!grown)
 		return favo_fail(err, ENOMEM, "out of memory");
@@ -411,7 +418,8 @@ static int remove_below(struct match *match, struct favo_inode *dir, size_t len,
 		n = snprintf(match->path + len, sizeof(match->path) - len, "%s%s",
 			     len ? "/" : "", dir->entries[i].name);
 		if ((size_t)n >= sizeof(match->path) - len)
-			return favo_fail(err, ENAMETOOLONG, "path in the tree is too long");
+			return favo_fail(err, ENAMETOOLONG,
+					 "path in the tree is too long");
 		if (matches(match)) {
 			if (match->seen)
 				match->seen(match->path, match->user);
@@ -419,7 +427,9 @@ static int remove_below(struct match *match, struct favo_inode *dir, size_t len,
 			continue;
 		}
 		child = dir->entries[i].inode;
-		ret = S_ISDIR(child->mode) ? remove_below(match, child, len + (size_t)n, err) : 0;
+		ret = S_ISDIR(child->mode)
+			      ? remove_below(match, child, len + (size_t)n, err)
+			      : 0;
 		if (ret < 0)
 			return ret;
 		i++;
@@ -427,8 +437,9 @@ static int remove_below(struct match *match, struct favo_inode *dir, size_t len,
 	return 0;
 }
 
-int favo_tree_remove_matching(struct favo_tree *tree, const char *const *patterns, size_t n,
-			      favo_tree_seen_fn *seen, void *user, struct favo_err *err)
+int favo_tree_remove_matching(struct favo_tree *tree, const char *const *patterns,
+			      size_t n, favo_tree_seen_fn *seen, void *user,
+			      struct favo_err *err)
 {
 	favo_autofree struct match *match = calloc(1, sizeof(*match));
 
@@ -514,8 +525,8 @@ static int read_fd(int fd, void *buf, size_t len, uint64_t offset, struct favo_e
 	return 0;
 }
 
-int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode, void *buf,
-		   size_t len, uint64_t offset, struct favo_err *err)
+int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode,
+		   void *buf, size_t len, uint64_t offset, struct favo_err *err)
 {
 	favo_autoclose int fd = -1;
 
@@ -526,9 +537,11 @@ int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode,
 		memcpy(buf, (char *)inode->data + offset, len);
 		return 0;
 	case FAVO_CONTENT_SPOOL:
-		return read_fd(tree->spool_fd, buf, len, inode->spool_offset + offset, err);
+		return read_fd(tree->spool_fd, buf, len, inode->spool_offset + offset,
+			       err);
 	case FAVO_CONTENT_HOST:
-		fd = openat(tree->host_fd, inode->host_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		fd = openat(tree->host_fd, inode->host_path,
+			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		if (fd < 0)
 			return favo_fail(err, errno, "%s: %m", inode->host_path);
 		return read_fd(fd, buf, len, offset, err);
@@ -539,8 +552,8 @@ int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode,
 	return 0;
 }
 
-int favo_tree_read_all(const struct favo_tree *tree, const struct favo_inode *inode, size_t max,
-		       char **data, size_t *len, struct favo_err *err)
+int favo_tree_read_all(const struct favo_tree *tree, const struct favo_inode *inode,
+		       size_t max, char **data, size_t *len, struct favo_err *err)
 {
 	favo_autofree char *buf = NULL;
 	int ret;

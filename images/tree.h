@@ -29,17 +29,17 @@ struct favo_xattr {
 enum favo_content {
 	FAVO_CONTENT_NONE,
 	FAVO_CONTENT_MEMORY, /* data */
-	FAVO_CONTENT_SPOOL,  /* offset in the tree's spool file */
-	FAVO_CONTENT_HOST,   /* path of the host, relative to the source's folder */
+	FAVO_CONTENT_SPOOL, /* offset in the tree's spool file */
+	FAVO_CONTENT_HOST, /* path of the host, relative to the source's folder */
 };
 
 /* What hard links share. */
 struct favo_inode {
 	mode_t mode;
 	uint32_t uid, gid;
-	uint32_t nlink;	  /* names of this inode; not kept for folders */
-	uint64_t size;	  /* of a file or of a symlink's target */
-	int64_t mtime;	  /* seconds */
+	uint32_t nlink; /* names of this inode; not kept for folders */
+	uint64_t size; /* of a file or of a symlink's target */
+	int64_t mtime; /* seconds */
 	uint32_t mtime_ns;
 	uint32_t rdev_major, rdev_minor;
 	enum favo_content content;
@@ -103,7 +103,8 @@ int favo_tree_link(struct favo_tree *tree, const char *path, const char *target,
 /* A whole regular file from memory, owner root. */
 int favo_tree_put_file(struct favo_tree *tree, const char *path, mode_t mode,
 		       const void *data, size_t len, int64_t mtime, struct favo_err *err);
-int favo_tree_set_target(struct favo_inode *inode, const char *target, struct favo_err *err);
+int favo_tree_set_target(struct favo_inode *inode, const char *target,
+			 struct favo_err *err);
 int favo_tree_add_xattr(struct favo_inode *inode, const char *name, const void *value,
 			size_t len, struct favo_err *err);
 /* -ENOENT when absent; a folder goes with everything below it. */
@@ -114,8 +115,9 @@ int favo_tree_remove(struct favo_tree *tree, const char *path, struct favo_err *
  * FNM_PATHNAME, path without leading "/"). seen() hears of each; may be NULL.
  */
 typedef void favo_tree_seen_fn(const char *path, void *user);
-int favo_tree_remove_matching(struct favo_tree *tree, const char *const *patterns, size_t n,
-			      favo_tree_seen_fn *seen, void *user, struct favo_err *err);
+int favo_tree_remove_matching(struct favo_tree *tree, const char *const *patterns,
+			      size_t n, favo_tree_seen_fn *seen, void *user,
+			      struct favo_err *err);
 
 /* Inode at path, symlinks inside the tree followed; NULL when absent. */
 struct favo_inode *favo_tree_find(const struct favo_tree *tree, const char *path);
@@ -123,11 +125,11 @@ struct favo_inode *favo_tree_find(const struct favo_tree *tree, const char *path
 struct favo_inode *favo_inode_child(const struct favo_inode *dir, const char *name);
 
 /* Read len bytes of a file's content at offset; short content is -EIO. */
-int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode, void *buf,
-		   size_t len, uint64_t offset, struct favo_err *err);
+int favo_tree_read(const struct favo_tree *tree, const struct favo_inode *inode,
+		   void *buf, size_t len, uint64_t offset, struct favo_err *err);
 /* The whole content, with a NUL behind it; at most max bytes (-EFBIG). */
-int favo_tree_read_all(const struct favo_tree *tree, const struct favo_inode *inode, size_t max,
-		       char **data, size_t *len, struct favo_err *err);
+int favo_tree_read_all(const struct favo_tree *tree, const struct favo_inode *inode,
+		       size_t max, char **data, size_t *len, struct favo_err *err);
 
 static inline void favo_cleanup_tree(struct favo_tree **tree)
 {

@@ -76,7 +76,8 @@ static int load_xattrs(struct favo_inode *inode, const char *path, struct favo_e
 	int ret;
 
 	if (len <= 0)
-		return len == 0 || errno == ENOTSUP ? 0 : favo_fail(err, errno, "xattrs: %m");
+		return len == 0 || errno == ENOTSUP ? 0
+						    : favo_fail(err, errno, "xattrs: %m");
 	names = malloc(XATTR_NAMES_MAX);
 	value = malloc(FAVO_XATTR_VALUE_MAX);
 	if (!names || !value)
@@ -107,8 +108,8 @@ static int load_symlink(struct favo_inode *inode, int dir_fd, const char *name,
 	return favo_tree_set_target(inode, target, err);
 }
 
-static int load_inode(struct walk *walk, int dir_fd, const char *name, const struct stat *st,
-		      struct favo_err *err)
+static int load_inode(struct walk *walk, int dir_fd, const char *name,
+		      const struct stat *st, struct favo_err *err)
 {
 	struct favo_inode *inode = NULL;
 	char proc[64 + NAME_MAX];
@@ -188,12 +189,13 @@ static int load_folder(struct walk *walk, int fd, size_t len, struct favo_err *e
 		}
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		n = snprintf(walk->path + len, sizeof(walk->path) - len, "%s%s", len ? "/" : "",
-			     entry->d_name);
+		n = snprintf(walk->path + len, sizeof(walk->path) - len, "%s%s",
+			     len ? "/" : "", entry->d_name);
 		if ((size_t)n >= sizeof(walk->path) - len)
 			ret = favo_fail(err, ENAMETOOLONG, "path is too long");
 		else
-			ret = load_entry(walk, dirfd(dir), entry->d_name, len + (size_t)n, err);
+			ret = load_entry(walk, dirfd(dir), entry->d_name, len + (size_t)n,
+					 err);
 	}
 	closedir(dir);
 	if (ret == 0)

@@ -29,8 +29,8 @@ static int fail_archive(struct favo_err *err, struct archive *archive)
 			 text ? text : "unknown error");
 }
 
-static int spool_write(struct favo_tree *tree, const void *data, size_t len, uint64_t offset,
-		       struct favo_err *err)
+static int spool_write(struct favo_tree *tree, const void *data, size_t len,
+		       uint64_t offset, struct favo_err *err)
 {
 	size_t done = 0;
 	ssize_t n;
@@ -135,7 +135,8 @@ static int load_member(struct favo_tree *tree, const char *path, struct archive 
 	return ret < 0 ? ret : load_xattrs(inode, entry, err);
 }
 
-static int load_members(struct favo_tree *tree, struct archive *archive, struct favo_err *err)
+static int load_members(struct favo_tree *tree, struct archive *archive,
+			struct favo_err *err)
 {
 	struct archive_entry *entry;
 	const char *path;

@@ -31,13 +31,15 @@ static int parse_subnet(const char *subnet, uint32_t *base, unsigned int *prefix
 	unsigned long len;
 	char *end = NULL;
 
-	if (!slash || (size_t)(slash - subnet) >= sizeof(text) || !isdigit((unsigned char)slash[1]))
+	if (!slash || (size_t)(slash - subnet) >= sizeof(text) ||
+	    !isdigit((unsigned char)slash[1]))
 		return favo_fail(err, EINVAL, "subnet %s: not ADDRESS/LENGTH", subnet);
 	memcpy(text, subnet, (size_t)(slash - subnet));
 	text[slash - subnet] = '\0';
 	len = strtoul(slash + 1, &end, 10);
 	if (*end || len < 8 || len > 30 || inet_pton(AF_INET, text, &addr) != 1)
-		return favo_fail(err, EINVAL, "subnet %s: not an IPv4 network of /8 to /30", subnet);
+		return favo_fail(err, EINVAL,
+				 "subnet %s: not an IPv4 network of /8 to /30", subnet);
 	*base = ntohl(addr.s_addr);
 	*prefix_len = (unsigned int)len;
 	if (*base & ((1u << (32 - len)) - 1))
@@ -57,7 +59,8 @@ static bool is_node_name(const char *name)
 	return true;
 }
 
-static void fill_member(struct favo_member *m, uint32_t job, uint32_t base, unsigned int i)
+static void fill_member(struct favo_member *m, uint32_t job, uint32_t base,
+			unsigned int i)
 {
 	struct in_addr addr = {.s_addr = htonl(base + 1 + i)};
 
@@ -84,7 +87,8 @@ int favo_cluster_plan(struct favo_cluster **out, uint32_t job, const char *const
 		return ret;
 	/* The first address is the network, the last one the broadcast. */
 	if (!count || count > MEMBERS_MAX || count > (1u << (32 - prefix_len)) - 2)
-		return favo_fail(err, ERANGE, "subnet %s: no room for %u VMs", subnet, count);
+		return favo_fail(err, ERANGE, "subnet %s: no room for %u VMs", subnet,
+				 count);
 	c = calloc(1, sizeof(*c) + count * sizeof(c->members[0]));
 	if (!c)
 		return favo_fail(err, ENOMEM, "allocate cluster plan");
@@ -94,7 +98,9 @@ int favo_cluster_plan(struct favo_cluster **out, uint32_t job, const char *const
 	for (unsigned int i = 0; i < count; i++) {
 		if (!is_node_name(nodes[i]) || favo_cluster_find(c, nodes[i]) >= 0) {
 			free(c);
-			return favo_fail(err, EINVAL, "node list: bad or repeated name '%s'", nodes[i]);
+			return favo_fail(err, EINVAL,
+					 "node list: bad or repeated name '%s'",
+					 nodes[i]);
 		}
 		fill_member(&c->members[i], job, base, i);
 		snprintf(c->members[i].node, sizeof(c->members[i].node), "%s", nodes[i]);

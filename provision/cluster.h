@@ -18,7 +18,7 @@
 
 /* One VM of the cluster. */
 struct favo_member {
-	char name[16];	  /* "vm3" */
+	char name[16]; /* "vm3" */
 	char address[16]; /* dotted quad */
 	uint8_t mac[6];
 	char node[256];

@@ -174,6 +174,8 @@ void favo_virtio_interrupt(struct favo_virtio *dev, unsigned q)
 {
 	struct favo_virtio_queue *queue = &dev->queues[q];
 
+	if (queue->vq.broken)
+		favo_virtio_fail(dev, queue->vq.why);
 	if (!favo_vq_need_interrupt(&queue->vq))
 		return;
 	queue->interrupts++;
@@ -207,19 +209,13 @@ static void on_kick(struct favo_watch *watch, uint32_t events)
 	struct favo_virtio_queue *queue =
 		favo_container_of(watch, struct favo_virtio_queue, watch);
 	struct favo_virtio *dev = queue->dev;
-	eventfd_t count;
 
 	(void)events;
-	if (eventfd_read(queue->kick_fd, &count) < 0)
-		return;
 	favo_virtio_lock(dev);
 	queue->kicks++;
 	/* A notification before DRIVER_OK, or after a reset, means nothing. */
-	if (favo_virtio_running(dev) && queue->vq.started) {
+	if (favo_virtio_running(dev) && queue->vq.started)
 		dev->ops->kick(dev, (unsigned)(queue - dev->queues));
-		if (queue->vq.broken)
-			favo_virtio_fail(dev, queue->vq.why);
-	}
 	favo_virtio_unlock(dev);
 }
 
@@ -242,8 +238,9 @@ static int add_queues(struct favo_virtio *dev, struct favo_err *err)
 			return favo_fail(err, errno, "eventfd: %m");
 		if (dev->external & FAVO_VIRTIO_BIT(q))
 			continue;
-		ret = favo_watch_add(dev->loop, &queue->watch, queue->kick_fd, EPOLLIN,
-				     on_kick, err);
+		/* Edge-triggered: each signal comes through, and none needs a read. */
+		ret = favo_watch_add(dev->loop, &queue->watch, queue->kick_fd,
+				     EPOLLIN | EPOLLET, on_kick, err);
 		if (ret < 0)
 			return ret;
 	}

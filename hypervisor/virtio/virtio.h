@@ -142,7 +142,10 @@ static inline struct favo_vq *favo_virtio_vq(struct favo_virtio *dev, unsigned q
 	return &dev->queues[q].vq;
 }
 
-/* Interrupt the driver if queue q has something new that it wants to know. */
+/*
+ * To be called after a turn on queue q: interrupts the driver if there is something
+ * new that it wants to know, and fails the device if the queue broke.
+ */
 void favo_virtio_interrupt(struct favo_virtio *dev, unsigned q);
 /* dev->config was changed: new generation, configuration interrupt. */
 void favo_virtio_config_changed(struct favo_virtio *dev);

@@ -41,7 +41,7 @@ machine_args() {
 	machine=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
 		-name "favo-lab-$name" -M "q35,hpet=off" -bios qboot.rom "${cpu[@]}"
 		-smp "$cpus" -m "$mem" -kernel "$ASSETS/vmlinux" -initrd "$initrd"
-		-append "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 $tsc"
+		-append "console=ttyS0 ${LAB_KERNEL_LOG:-quiet} panic=-1 mitigations=off net.ifnames=0 $tsc"
 		-chardev "file,id=console,path=$LAB/logs/$name.console,append=on" -serial chardev:console
 		-device "virtio-rng-pci,disable-legacy=on"
 		-device "virtio-serial-pci,disable-legacy=on"
@@ -69,5 +69,5 @@ machine_port() {
 
 # scratch_disk FILE SIZE: a sparse ext4 disk that is made once.
 scratch_disk() {
-	[ -s "$1" ] || { truncate -s "$2" "$1" && mkfs.ext4 -q -F -O '^has_journal' "$1"; }
+	[ -s "$1" ] || { truncate -s "$2" "$1" && mkfs.ext4 -q -F "$1"; }
 }

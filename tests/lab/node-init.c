@@ -142,6 +142,8 @@ static void copy_tree(const char *from, const char *to)
 			continue;
 		if (S_ISDIR(st.st_mode)) {
 			mkdir(target, st.st_mode & 07777);
+			if (lchown(target, st.st_uid, st.st_gid) < 0 || chmod(target, st.st_mode & 07777) < 0)
+				say("owner of %s: %s", target, strerror(errno));
 			copy_tree(source, target);
 		} else if (S_ISLNK(st.st_mode)) {
 			ssize_t n = readlink(source, buf, sizeof(buf) - 1);

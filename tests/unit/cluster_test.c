@@ -20,7 +20,8 @@ static void test_plan(void **state)
 	char mac[18];
 
 	(void)state;
-	assert_int_equal(favo_cluster_plan(&c, 0x12345678, nodes, 3, "10.128.0.0/16", NULL), 0);
+	assert_int_equal(
+		favo_cluster_plan(&c, 0x12345678, nodes, 3, "10.128.0.0/16", NULL), 0);
 	assert_int_equal(c->count, 3);
 	assert_int_equal(c->vni, 0x145678);
 	assert_int_equal(c->prefix_len, 16);
@@ -59,20 +60,32 @@ static void test_refused(void **state)
 	static const char *const twice[] = {"n1", "n1"};
 	static const char *const evil[] = {"../n1"};
 	static const char *const empty[] = {""};
-	static const char *const subnets[] = {"", "10.0.0.0", "10.0.0.0/", "10.0.0.0/31",
-					      "10.0.0.0/7", "10.0.0.1/16", "10.0.0.0/16x",
-					      "a/16", "10.0.0.0/ 16", "1.2.3.4.5.6.7.8.9/16"};
+	static const char *const subnets[] = {"",
+					      "10.0.0.0",
+					      "10.0.0.0/",
+					      "10.0.0.0/31",
+					      "10.0.0.0/7",
+					      "10.0.0.1/16",
+					      "10.0.0.0/16x",
+					      "a/16",
+					      "10.0.0.0/ 16",
+					      "1.2.3.4.5.6.7.8.9/16"};
 	struct favo_cluster *c = NULL;
 	struct favo_err err = {0};
 
 	(void)state;
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(subnets); i++)
-		assert_int_equal(favo_cluster_plan(&c, 1, nodes, 1, subnets[i], &err), -EINVAL);
-	assert_int_equal(favo_cluster_plan(&c, 1, twice, 2, "10.0.0.0/16", &err), -EINVAL);
+		assert_int_equal(favo_cluster_plan(&c, 1, nodes, 1, subnets[i], &err),
+				 -EINVAL);
+	assert_int_equal(favo_cluster_plan(&c, 1, twice, 2, "10.0.0.0/16", &err),
+			 -EINVAL);
 	assert_int_equal(favo_cluster_plan(&c, 1, evil, 1, "10.0.0.0/16", &err), -EINVAL);
-	assert_int_equal(favo_cluster_plan(&c, 1, empty, 1, "10.0.0.0/16", &err), -EINVAL);
-	assert_int_equal(favo_cluster_plan(&c, 1, nodes, 0, "10.0.0.0/16", &err), -ERANGE);
-	assert_int_equal(favo_cluster_plan(&c, 1, nodes, 3, "10.0.0.0/30", &err), -ERANGE);
+	assert_int_equal(favo_cluster_plan(&c, 1, empty, 1, "10.0.0.0/16", &err),
+			 -EINVAL);
+	assert_int_equal(favo_cluster_plan(&c, 1, nodes, 0, "10.0.0.0/16", &err),
+			 -ERANGE);
+	assert_int_equal(favo_cluster_plan(&c, 1, nodes, 3, "10.0.0.0/30", &err),
+			 -ERANGE);
 	assert_null(c);
 	assert_string_equal(err.msg, "subnet 10.0.0.0/30: no room for 3 VMs");
 }

@@ -22,13 +22,15 @@ static struct favo_cpio *sample(void)
 	struct favo_err err = {0};
 
 	assert_int_equal(favo_cpio_new(&cpio, &err), 0);
-	assert_int_equal(favo_cpio_file(cpio, "favo/a/config.json", 0600, "{}\n", 3, &err), 0);
+	assert_int_equal(
+		favo_cpio_file(cpio, "favo/a/config.json", 0600, "{}\n", 3, &err), 0);
 	assert_int_equal(favo_cpio_file(cpio, "favo/a/empty", 0644, NULL, 0, &err), 0);
 	assert_int_equal(favo_cpio_symlink(cpio, "sbin/init", "../init", &err), 0);
-	assert_int_equal(
-		favo_cpio_device(cpio, "dev/console", S_IFCHR, 0600, 5, 1, &err), 0);
+	assert_int_equal(favo_cpio_device(cpio, "dev/console", S_IFCHR, 0600, 5, 1, &err),
+			 0);
 	assert_int_equal(favo_cpio_dir(cpio, "proc", 0555, &err), 0);
-	assert_int_equal(favo_cpio_copy(cpio, "self", 0755, "/proc/self/exe", 1 << 28, &err), 0);
+	assert_int_equal(
+		favo_cpio_copy(cpio, "self", 0755, "/proc/self/exe", 1 << 28, &err), 0);
 	return cpio;
 }
 
@@ -46,7 +48,8 @@ static void test_cpio_lists_it(void **state)
 		print_message("skipped: no cpio program\n");
 		skip();
 	}
-	snprintf(cmd, sizeof(cmd), "cpio -itv --numeric-uid-gid --quiet </proc/%d/fd/%d", getpid(), fd);
+	snprintf(cmd, sizeof(cmd), "cpio -itv --numeric-uid-gid --quiet </proc/%d/fd/%d",
+		 getpid(), fd);
 	pipe = popen(cmd, "r");
 	assert_non_null(pipe);
 	assert_true(fread(out, 1, sizeof(out) - 1, pipe) > 0);
@@ -76,7 +79,8 @@ static void test_deterministic_and_padded(void **state)
 
 static void test_refusals(void **state)
 {
-	static const char *const bad[] = {"", "/abs", "a/../b", "..", "./a", "a//b", "a/"};
+	static const char *const bad[] = {"",	 "/abs", "a/../b", "..",
+					  "./a", "a//b", "a/"};
 	favo_autocpio struct favo_cpio *cpio = NULL;
 	struct favo_err err = {0};
 	const void *data;
@@ -85,10 +89,13 @@ static void test_refusals(void **state)
 	(void)state;
 	assert_int_equal(favo_cpio_new(&cpio, &err), 0);
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(bad); i++)
-		assert_int_equal(favo_cpio_file(cpio, bad[i], 0644, "x", 1, &err), -EINVAL);
+		assert_int_equal(favo_cpio_file(cpio, bad[i], 0644, "x", 1, &err),
+				 -EINVAL);
 	assert_int_equal(favo_cpio_device(cpio, "d", S_IFREG, 0600, 0, 0, &err), -EINVAL);
-	assert_int_equal(favo_cpio_copy(cpio, "x", 0644, "/nonexistent", 10, &err), -ENOENT);
-	assert_int_equal(favo_cpio_copy(cpio, "x", 0644, "/proc/self/exe", 10, &err), -EFBIG);
+	assert_int_equal(favo_cpio_copy(cpio, "x", 0644, "/nonexistent", 10, &err),
+			 -ENOENT);
+	assert_int_equal(favo_cpio_copy(cpio, "x", 0644, "/proc/self/exe", 10, &err),
+			 -EFBIG);
 	assert_int_equal(favo_cpio_finish(cpio, &data, &len, &err), 0);
 	assert_int_equal(favo_cpio_file(cpio, "late", 0644, "x", 1, &err), -EINVAL);
 }

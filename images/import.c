@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Import of a tree into the store; see import.h. The manifest depends on the
+ * tree, the name and the options only: its time is the newest time stamp in
+ * the tree, so that the same input gives the same image id.
+ */
+#include "images/import.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/json.h"
+#include "common/util.h"
+#include "images/erofs_writer.h"
+#include "images/initramfs.h"
+#include "images/kernel.h"
+#include "images/osrelease.h"
+
+#define OS_RELEASE_MAX 65536
+
+/* What packages make at installation and no two machines may share. */
+static const char *const secrets[] = {
+	"etc/munge/munge.key",
+	"etc/ssh/ssh_host_*",
+	"etc/slurm/jwt_hs256.key",
+	"etc/slurm/slurm.key",
+	"etc/ssl/private/ssl-cert-snakeoil.key",
+	"etc/machine-id",
+	"var/lib/dbus/machine-id",
+	"var/lib/systemd/random-seed",
+	"var/lib/systemd/credential.secret",
+	"root/.ssh/id_*",
+	"root/.bash_history",
+	"home/*/.ssh/id_*",
+};
+
+/* What belongs to a running system and not to an image of one. */
+static const char *const transient[] = {"dev/*", "proc/*", "sys/*",
+					"run/*", "tmp/*",  "var/tmp/*"};
+
+/* Folders that the agent mounts on. */
+static const struct {
+	const char *path;
+	mode_t mode;
+} folders[] = {{"dev", 0755},  {"proc", 0555},	   {"sys", 0555}, {"run", 0755},
+	       {"tmp", 01777}, {"var/tmp", 01777}, {"etc", 0755}, {"root", 0700},
+	       {"home", 0755}, {"mnt", 0755}};
+
+struct job {
+	const struct favo_import *import;
+	struct favo_store *store;
+	struct favo_tree *tree;
+	struct favo_image_name name;
+	struct favo_import_result *result;
+	struct favo_store_tx *tx;
+	json_t *os;
+	struct favo_kernel kernel;
+	struct favo_digest kernel_digest, initramfs_digest, index_digest;
+};
+
+static void note(const struct job *job, const char *what, const char *detail)
+{
+	favo_autofree char *text = favo_asprintf("%s%s", what, detail);
+
+	if (job->import->note && text)
+		job->import->note(text, job->import->user);
+}
+
+static void note_secret(const char *path, void *user)
+{
+	note(user, "dropped secret /", path);
+}
+
+/* ---- the tree ---- */
+
+static int identify(struct job *job, struct favo_err *err)
+{
+	const struct favo_inode *inode = favo_tree_find(job->tree, "etc/os-release");
+	const char *path = "usr/lib/os-release";
+	favo_autofree char *text = NULL, *changed = NULL;
+	char id[FAVO_IMAGE_NAME_MAX];
+	size_t len = 0;
+	int64_t mtime = inode ? inode->mtime : 0;
+	int ret = 0;
+
+	memcpy(id, job->name.name, sizeof(id));
+	for (char *p = id; *p; p++)
+		if (*p == '/')
+			*p = '-';
+	if (inode)
+		ret = favo_tree_read_all(job->tree, inode, OS_RELEASE_MAX, &text, &len,
+					 err);
+	else
+		text = favo_asprintf("ID=linux\nNAME=\"%s\"\nPRETTY_NAME=\"%s\"\n", id,
+				     id);
+	if (ret < 0)
+		return favo_wrap(err, ret, "/etc/os-release");
+	changed = text ? favo_osrelease_identify(text, id, job->name.tag) : NULL;
+	if (!changed)
+		return favo_fail(err, ENOMEM, "out of memory");
+	job->os = favo_osrelease_parse(changed, strlen(changed));
+	/* Keep a symlink in /etc when it leads to the usual place. */
+	if (!inode || favo_tree_find(job->tree, path) != inode)
+		path = "etc/os-release";
+	return favo_tree_put_file(job->tree, path, 0644, changed, strlen(changed), mtime,
+				  err);
+}
+
+static int clean(struct job *job, struct favo_err *err)
+{
+	struct favo_inode *inode;
+	int ret;
+
+	if ((ret = favo_tree_remove_matching(job->tree, secrets, FAVO_ARRAY_SIZE(secrets),
+					     note_secret, job, err)) < 0 ||
+	    (ret = favo_tree_remove_matching(job->tree, transient,
+					     FAVO_ARRAY_SIZE(transient), NULL, NULL,
+					     err)) < 0 ||
+	    (ret = favo_tree_remove_matching(job->tree, job->import->drop,
+					     job->import->n_drop, NULL, NULL, err)) < 0)
+		return ret;
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(folders); i++) {
+		if (favo_tree_find(job->tree, folders[i].path))
+			continue;
+		ret = favo_tree_put(job->tree, folders[i].path, S_IFDIR | folders[i].mode,
+				    &inode, err);
+		if (ret < 0)
+			return ret;
+	}
+	/* Empty, not absent: systemd then makes one at each boot. */
+	return favo_tree_put_file(job->tree, "etc/machine-id", 0444, "", 0, 0, err);
+}
+
+static int64_t newest(const struct favo_inode *dir)
+{
+	int64_t time = dir->mtime, other;
+
+	for (size_t i = 0; i < dir->n_entries; i++) {
+		const struct favo_inode *inode = dir->entries[i].inode;
+
+		other = S_ISDIR(inode->mode) ? newest(inode) : inode->mtime;
+		time = FAVO_MAX(time, other);
+	}
+	return time;
+}
+
+/* ---- kernel and initramfs ---- */
+
+static int put_boot(struct job *job, const struct favo_tree *modules_tree,
+		    const char *modules, struct favo_err *err)
+{
+	favo_autocpio struct favo_cpio *cpio = NULL;
+	const void *data;
+	size_t len;
+	int ret;
+
+	if ((ret = favo_initramfs_build(&cpio, modules_tree, modules, err)) < 0 ||
+	    (ret = favo_cpio_finish(cpio, &data, &len, err)) < 0 ||
+	    (ret = favo_store_put(job->tx, data, len, &job->initramfs_digest, NULL,
+				  err)) < 0)
+		return ret;
+	job->result->initramfs_bytes = len;
+	return favo_store_put(job->tx, job->kernel.data, job->kernel.len,
+			      &job->kernel_digest, NULL, err);
+}
+
+/* Kernel from a file and modules from a folder, both of the host. */
+static int use_site_kernel(struct job *job, const char *kernel, const char *modules,
+			   struct favo_err *err)
+{
+	favo_autotree struct favo_tree *tree = NULL;
+	favo_autofree char *path = NULL;
+	char *release, *end;
+	int ret;
+
+	if (!modules)
+		return favo_fail(err, EINVAL,
+				 "kernel %s: say with --modules where its modules are",
+				 kernel);
+	path = realpath(modules, NULL);
+	if (!path)
+		return favo_fail(err, errno, "modules %s: %m", modules);
+	for (end = path + strlen(path); end > path + 1 && end[-1] == '/';)
+		*--end = '\0';
+	release = strrchr(path, '/') + 1;
+	if ((ret = favo_kernel_from_file(&job->kernel, kernel, release, err)) < 0 ||
+	    (ret = favo_tree_load_dir(&tree, path, err)) < 0)
+		return ret;
+	note(job, "kernel of the site: ", kernel);
+	memcpy(job->result->kernel_source, "site", sizeof("site"));
+	return put_boot(job, tree, "", err);
+}
+
+static int choose_kernel(struct job *job, struct favo_err *err)
+{
+	const struct favo_import *import = job->import;
+	favo_autofree char *modules = NULL;
+	int ret;
+
+	if (import->kernel)
+		return use_site_kernel(job, import->kernel, import->modules, err);
+	ret = favo_kernel_from_tree(&job->kernel, job->tree, err);
+	if (ret == -ENOENT && import->site_kernel)
+		return use_site_kernel(job, import->site_kernel, import->site_modules,
+				       err);
+	if (ret == -ENOENT)
+		return favo_fail(
+			err, ENOENT,
+			"the image has no kernel (/boot/vmlinuz-* with "
+			"/usr/lib/modules/*) "
+			"and the site has none; install one in the image, or give "
+			"--kernel and --modules, or set site_kernel in favo.conf");
+	if (ret < 0)
+		return ret;
+	note(job, "kernel of the image: /", job->kernel.path);
+	memcpy(job->result->kernel_source, "image", sizeof("image"));
+	modules = favo_asprintf("lib/modules/%s", job->kernel.release);
+	if (!modules)
+		return favo_fail(err, ENOMEM, "out of memory");
+	return put_boot(job, job->tree, modules, err);
+}
+
+/* ---- root ---- */
+
+static int put_root(struct job *job, struct favo_err *err)
+{
+	favo_autofree char *tmp = favo_asprintf("%s/tmp", favo_store_path(job->store));
+	favo_autoindex struct favo_index *index = NULL;
+	favo_autofree void *bytes = NULL;
+	favo_autoclose int fd = -1;
+	struct favo_erofs_stats stats;
+	int64_t start = favo_now_ms();
+	size_t len;
+	int ret;
+
+	if (!tmp)
+		return favo_fail(err, ENOMEM, "out of memory");
+	fd = open(tmp, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return favo_fail(err, errno, "%s: %m", tmp);
+	ret = favo_erofs_write(job->tree, fd, &stats, err);
+	if (ret < 0)
+		return ret;
+	job->result->erofs_ms = favo_now_ms() - start;
+	start = favo_now_ms();
+	if ((ret = favo_pack(job->tx, fd, &index, &job->result->pack,
+			     job->import->progress, job->import->user, err)) < 0 ||
+	    (ret = favo_index_format(index, &bytes, &len, err)) < 0 ||
+	    (ret = favo_store_put(job->tx, bytes, len, &job->index_digest, NULL, err)) <
+		    0)
+		return ret;
+	job->result->root_bytes = index->size;
+	job->result->chunks = index->n_chunks;
+	job->result->store_ms = favo_now_ms() - start;
+	return 0;
+}
+
+/* ---- manifest ---- */
+
+static json_t *digest_json(const struct favo_digest *digest)
+{
+	char text[FAVO_DIGEST_TEXT_SIZE];
+
+	return json_string(favo_digest_format(digest, text));
+}
+
+static int commit(struct job *job, int64_t created, struct favo_err *err)
+{
+	const struct favo_import *import = job->import;
+	struct favo_import_result *r = job->result;
+	favo_autojson json_t *manifest = NULL;
+	int64_t start = favo_now_ms();
+	int ret;
+
+	manifest =
+		json_pack("{s:i, s:s, s:s, s:s, s:I, s:O, s:{s:s, s:I, s:o}, "
+			  "s:{s:o, s:I, s:s, s:s}, s:{s:o, s:I}}",
+			  "format", FAVO_MANIFEST_FORMAT, "name", job->name.name, "arch",
+			  "x86_64", "cmdline", import->cmdline ? import->cmdline : "",
+			  "created", (json_int_t)FAVO_MAX(created, 0), "os", job->os,
+			  "root", "fstype", "erofs", "size", (json_int_t)r->root_bytes,
+			  "index", digest_json(&job->index_digest), "kernel", "digest",
+			  digest_json(&job->kernel_digest), "size",
+			  (json_int_t)job->kernel.len, "release", job->kernel.release,
+			  "source", r->kernel_source, "initramfs", "digest",
+			  digest_json(&job->initramfs_digest), "size",
+			  (json_int_t)r->initramfs_bytes);
+	if (!manifest ||
+	    (import->source &&
+	     json_object_set(manifest, "source", (json_t *)import->source) < 0))
+		return favo_fail(err, ENOMEM, "out of memory");
+	ret = favo_store_commit(job->tx, manifest, &job->name, &r->id, err);
+	r->store_ms += favo_now_ms() - start;
+	return ret;
+}
+
+static int run(struct job *job, struct favo_err *err)
+{
+	struct favo_import_result *r = job->result;
+	int64_t created;
+	int ret;
+
+	ret = favo_image_name_parse(&job->name, job->import->name, err);
+	if (ret < 0)
+		return ret;
+	if (job->name.has_digest)
+		return favo_fail(err, EINVAL,
+				 "image name '%s': a new image has no digest yet",
+				 job->import->name);
+	if ((ret = favo_store_begin(&job->tx, job->store, err)) < 0 ||
+	    (ret = choose_kernel(job, err)) < 0 || (ret = clean(job, err)) < 0 ||
+	    (ret = identify(job, err)) < 0)
+		return ret;
+	r->kernel_bytes = job->kernel.len;
+	r->kernel_is_vmlinux = job->kernel.is_vmlinux;
+	memcpy(r->kernel_release, job->kernel.release, sizeof(r->kernel_release));
+	created = newest(job->tree->root);
+	ret = put_root(job, err);
+	return ret < 0 ? ret : commit(job, created, err);
+}
+
+int favo_import_tree(struct favo_store *store, struct favo_tree *tree,
+		     const struct favo_import *import, struct favo_import_result *result,
+		     struct favo_err *err)
+{
+	struct favo_import_result filled = {0};
+	struct job job = {
+		.import = import, .store = store, .tree = tree, .result = &filled};
+	int ret = run(&job, err);
+
+	favo_store_tx_free(job.tx);
+	favo_kernel_fini(&job.kernel);
+	json_decref(job.os);
+	if (ret == 0) {
+		filled.tree_ms = result->tree_ms;
+		*result = filled;
+	}
+	return ret;
+}
+
+int favo_import_path(struct favo_store *store, const char *path,
+		     const struct favo_import *import, struct favo_import_result *result,
+		     struct favo_err *err)
+{
+	favo_autofree char *tmp = favo_asprintf("%s/tmp", favo_store_path(store));
+	favo_autotree struct favo_tree *tree = NULL;
+	favo_autoclose int fd = -1;
+	int64_t start = favo_now_ms();
+	struct stat st;
+	int ret;
+
+	if (!tmp)
+		return favo_fail(err, ENOMEM, "out of memory");
+	if (strcmp(path, "-") != 0) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return favo_fail(err, errno, "%s: %m", path);
+		ret = S_ISDIR(st.st_mode) ? favo_tree_load_dir(&tree, path, err)
+					  : favo_tree_load_tar(&tree, fd, tmp, err);
+	} else {
+		ret = favo_tree_load_tar(&tree, STDIN_FILENO, tmp, err);
+	}
+	if (ret < 0)
+		return favo_wrap(err, ret, "%s", path);
+	result->tree_ms = favo_now_ms() - start;
+	return favo_import_tree(store, tree, import, result, err);
+}

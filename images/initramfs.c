@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Modules for the guest's initramfs; see initramfs.h. modules.dep lists all
+ * transitive needs of a module, the ones to load first last (modprobe.d(5),
+ * depmod(8)). Soft dependencies are not followed: the few that matter are
+ * rows of the table below.
+ */
+#include "images/initramfs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/util.h"
+#include "images/unpack.h"
+
+#define LIST_MAX (16u << 20)
+#define MODULE_MAX (64u << 20)
+
+/* In load order: what the agent reports on first, then the root. */
+static const struct {
+	const char *name;
+	bool required;
+} wanted[] = {
+	{"virtio_pci", true},
+	{"vmw_vsock_virtio_transport", true},
+	{"virtio_blk", true},
+	/* libcrc32c asks the crypto core for "crc32c" while it loads. */
+	{"crc32c_intel", false},
+	{"crc32c_generic", false},
+	{"erofs", true},
+	{"overlay", true},
+	{"virtio_net", false},
+	{"af_packet", false},
+	{"virtio_console", false},
+	{"virtio_rng", false},
+	{"pvpanic_pci", false},
+	{"pvpanic_mmio", false},
+};
+
+struct builder {
+	const struct favo_tree *tree;
+	const char *folder;
+	char *dep, *builtin; /* texts of modules.dep and modules.builtin */
+	struct favo_cpio *cpio;
+	char *list; /* becomes favo/modules */
+	size_t list_len;
+};
+
+/* Does path ("kernel/fs/a-b.ko.xz") hold the module name ("a_b")? */
+static bool is_module(const char *path, size_t len, const char *name)
+{
+	const char *slash = memrchr(path, '/', len);
+	const char *base = slash ? slash + 1 : path;
+	size_t n = strlen(name);
+
+	if ((size_t)(path + len - base) < n + 3 || memcmp(base + n, ".ko", 3) != 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((base[i] == '-' ? '_' : base[i]) != name[i])
+			return false;
+	return true;
+}
+
+/* The line of modules.dep, or of modules.builtin, that is about name. */
+static char *find_line(char *text, const char *name)
+{
+	char *end;
+
+	for (char *line = text; *line; line = *end ? end + 1 : end) {
+		end = line + strcspn(line, "\n");
+		if (is_module(line, strcspn(line, ":\n"), name))
+			return line;
+	}
+	return NULL;
+}
+
+/* Add the module at path, unless it is there already. */
+static int add_module(struct builder *b, const char *path, size_t len,
+		      struct favo_err *err)
+{
+	const char *slash = memrchr(path, '/', len);
+	const char *base = slash ? slash + 1 : path;
+	favo_autofree char *full = NULL, *packed = NULL;
+	favo_autofree void *data = NULL;
+	char target[NAME_MAX + 32], line[NAME_MAX + 64], *grown;
+	const struct favo_inode *inode;
+	size_t packed_len = 0, data_len = 0, line_len;
+	const char *ko = memmem(base, (size_t)(path + len - base), ".ko", 3);
+	int ret;
+
+	if (!ko || path + len - base > NAME_MAX)
+		return favo_fail(err, EBADMSG, "modules.dep: bad path '%.*s'", (int)len,
+				 path);
+	snprintf(target, sizeof(target), "favo/ko/%.*s.ko", (int)(ko - base), base);
+	line_len = (size_t)snprintf(line, sizeof(line), "/%s\n", target);
+	if (b->list && memmem(b->list, b->list_len, line, line_len))
+		return 0;
+	full = favo_asprintf("%s/%.*s", b->folder, (int)len, path);
+	if (!full)
+		return favo_fail(err, ENOMEM, "initramfs: out of memory");
+	inode = favo_tree_find(b->tree, full);
+	if (!inode)
+		return favo_fail(err, ENOENT, "%s: in modules.dep, but not there", full);
+	if ((ret = favo_tree_read_all(b->tree, inode, MODULE_MAX, &packed, &packed_len,
+				      err)) < 0 ||
+	    (ret = favo_unpack(packed, packed_len, MODULE_MAX, &data, &data_len, err)) <
+		    0 ||
+	    (ret = favo_cpio_file(b->cpio, target, 0644, data, data_len, err)) < 0)
+		return favo_wrap(err, ret, "%s", full);
+	grown = realloc(b->list, b->list_len + line_len);
+	if (!grown)
+		return favo_fail(err, ENOMEM, "initramfs: out of memory");
+	b->list = grown;
+	memcpy(b->list + b->list_len, line, line_len);
+	b->list_len += line_len;
+	return 0;
+}
+
+/* Add the modules of a line "module: need need", needs first, last to first. */
+static int add_line(struct builder *b, const char *line, struct favo_err *err)
+{
+	size_t len = strcspn(line, "\n"), name_len = strcspn(line, ":\n");
+	const char *end = line + len, *start;
+	int ret;
+
+	while (end > line + name_len) {
+		while (end > line + name_len && (end[-1] == ' ' || end[-1] == ':'))
+			end--;
+		start = end;
+		while (start > line + name_len && start[-1] != ' ' && start[-1] != ':')
+			start--;
+		if (start == end)
+			break;
+		ret = add_module(b, start, (size_t)(end - start), err);
+		if (ret < 0)
+			return ret;
+		end = start;
+	}
+	return add_module(b, line, name_len, err);
+}
+
+static int read_list(struct builder *b, const char *name, char **text,
+		     struct favo_err *err)
+{
+	favo_autofree char *path = favo_asprintf("%s/%s", b->folder, name);
+	const struct favo_inode *inode = path ? favo_tree_find(b->tree, path) : NULL;
+	size_t len;
+	int ret;
+
+	if (!inode)
+		return favo_fail(err, ENOENT, "%s/%s is missing; run depmod in the image",
+				 b->folder, name);
+	ret = favo_tree_read_all(b->tree, inode, LIST_MAX, text, &len, err);
+	return ret < 0 ? favo_wrap(err, ret, "%s", path) : 0;
+}
+
+static int fill(struct builder *b, struct favo_err *err)
+{
+	char *line;
+	int ret;
+
+	if ((ret = read_list(b, "modules.dep", &b->dep, err)) < 0 ||
+	    (ret = read_list(b, "modules.builtin", &b->builtin, err)) < 0)
+		return ret;
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(wanted); i++) {
+		if (find_line(b->builtin, wanted[i].name))
+			continue;
+		line = find_line(b->dep, wanted[i].name);
+		ret = line ? add_line(b, line, err) : 0;
+		if (ret < 0)
+			return ret;
+		if (!line && wanted[i].required)
+			return favo_fail(err, ENOENT, "%s: the kernel has no module %s",
+					 b->folder, wanted[i].name);
+	}
+	return favo_cpio_file(b->cpio, "favo/modules", 0644, b->list, b->list_len, err);
+}
+
+int favo_initramfs_build(struct favo_cpio **out, const struct favo_tree *tree,
+			 const char *modules, struct favo_err *err)
+{
+	struct builder b = {.tree = tree, .folder = modules};
+	int ret = favo_cpio_new(&b.cpio, err);
+
+	if (ret == 0)
+		ret = fill(&b, err);
+	free(b.dep);
+	free(b.builtin);
+	free(b.list);
+	if (ret < 0) {
+		favo_cpio_free(b.cpio);
+		return favo_wrap(err, ret, "initramfs");
+	}
+	*out = b.cpio;
+	return 0;
+}

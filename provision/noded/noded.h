@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside favo-noded: the daemon, its jobs and their VMs.
+ *
+ * Threads: the main thread runs one epoll loop (new connections, reports of
+ * guests, ends of VMs); each connection on the socket, each job and each
+ * image fetch has a thread of its own that reads like a story from top to
+ * bottom; one thread tells favod. All shared state is under one lock, and
+ * every change of it wakes all who wait on one condition. Nobody blocks on
+ * anything else while holding the lock, except for saving a job's small
+ * state file on tmpfs.
+ *
+ * "L" marks what is read and written under the lock. The rest of a job
+ * belongs to its thread.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "images/cache.h"
+#include "provision/cluster.h"
+#include "provision/conf.h"
+#include "provision/grant.h"
+#include "provision/noded/cgroup.h"
+#include "provision/noded/launch.h"
+#include "provision/noded/request.h"
+#include "provision/noded/state.h"
+
+#define FAVO_CGROUP_ROOT "/sys/fs/cgroup"
+
+struct noded;
+struct link;
+
+/* One image on its way to this node, for all jobs that wait for it. */
+struct fetch {
+	struct fetch *next;
+	struct noded *nd;
+	struct favo_digest id;
+	unsigned int waiters; /* L; nobody waits: the fetch gives up */
+	bool done; /* L */
+	struct favo_failure failure; /* L; empty cause: success */
+	struct favo_fetch_progress progress; /* L */
+	char trouble[200]; /* L; what is being retried */
+};
+
+struct vm {
+	struct favo_vm_state s;
+	struct favo_cgroup cgroup;
+	struct favo_process process;
+	bool started; /* L: process is valid */
+	bool exited; /* L */
+	bool reaped; /* L: wait_status is valid */
+	int wait_status;
+	bool ready; /* L */
+	bool placed; /* in the cgroups that came with the first task */
+	char guest_failure[200]; /* L: the guest's own word */
+	unsigned int reports; /* L: lines taken from the guest */
+	int64_t deadline_ms; /* L: to be ready */
+};
+
+struct job {
+	struct job *next;
+	struct noded *nd;
+	unsigned int refs; /* L: the list, its thread, attached clients */
+	struct favo_job_state s; /* L; texts never change */
+	struct favo_grant grant; /* L: once cluster is set */
+	struct favo_cluster *cluster; /* L: NULL until the grant is checked */
+	unsigned int index;
+	bool destroy; /* L: wanted */
+	bool gone; /* L: cleaned up and off the list */
+	char detail[120]; /* L: of the phase, for people */
+	char *log; /* L: end of the console after a failure, or NULL */
+	struct vm vm;
+	int tap_fd;
+	struct favo_cache_image image;
+};
+
+struct noded {
+	const struct favo_conf *conf;
+	char boot_id[37];
+	char hostname[256];
+	struct favo_cache *cache;
+	pthread_mutex_t cache_lock; /* around favo_cache_get/unpin/evict */
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* CLOCK_MONOTONIC */
+	struct job *jobs; /* L */
+	struct fetch *fetches; /* L */
+	struct client_count *clients; /* L */
+	unsigned int nclients; /* L */
+	bool report_due; /* L: favod should hear of a change */
+	json_t *ended; /* L: last reports of VMs that are gone */
+	char node[256]; /* L: Slurm's name of this node */
+	int epoll_fd;
+	struct link *links; /* main thread: connections of guests */
+};
+
+/* ---- main.c ---- */
+
+/* What an epoll event is for; first member of what its data pointer is. */
+struct watch {
+	void (*ready)(struct noded *nd, struct watch *w, uint32_t events);
+	int fd;
+};
+
+/* Watch fd for input; called from any thread. */
+int favo_noded_watch(struct noded *nd, struct watch *w, struct favo_err *err);
+void favo_noded_unwatch(struct noded *nd, struct watch *w);
+
+/* Start a detached thread with a small stack and all signals blocked. */
+int favo_noded_thread(void *(*fn)(void *), void *arg, struct favo_err *err);
+
+/* Wake everybody who waits for a change; with the lock held. */
+void favo_noded_changed(struct noded *nd);
+
+/* Wait for a change, at most until the monotonic time; with the lock held. */
+void favo_noded_wait_until(struct noded *nd, int64_t until_ms);
+
+/* ---- job.c ---- */
+
+/* Find a job and take a reference, or NULL; with the lock held. */
+struct job *favo_job_find(struct noded *nd, uint32_t id);
+void favo_job_unref(struct job *job);
+
+/*
+ * Make a job from a prepare request, on the list, saved, its thread running.
+ * An existing job is success unless restart is newer: that one is destroyed
+ * first (up to 20 s). Takes the lock itself.
+ */
+int favo_job_prepare(struct noded *nd, const struct favo_request *req,
+		     struct favo_err *err);
+
+/*
+ * Take up a job again after a restart; steals the content of s and process
+ * (pidfd -1: it does not run). vm is NULL when nothing of it was on disk.
+ */
+int favo_job_resume(struct noded *nd, struct favo_job_state *s,
+		    const struct favo_vm_state *vm, struct favo_process *process,
+		    bool ended, struct favo_err *err);
+
+/* Note the first boot request; with the lock held. */
+int favo_job_boot(struct job *job, const struct favo_request *req, struct favo_err *err);
+
+/* Note a failure, the first one counts; with the lock held. */
+void favo_job_fail(struct job *job, enum favo_phase phase, const char *remedy,
+		   const char *cause, ...) favo_printf(4, 5);
+bool favo_job_failed(const struct job *job);
+
+/* A phase was reached; with the lock held. */
+void favo_job_reach(struct job *job, enum favo_phase phase);
+void favo_job_save(struct job *job);
+
+/* Ask for the end and wait for it; true when it is gone. Takes the lock. */
+bool favo_job_destroy(struct noded *nd, uint32_t id, int timeout_ms);
+
+/* ---- boot.c ---- */
+
+/* Start the job's VM: files, limits, process. The job's thread, no lock. */
+int favo_vm_start(struct job *job, struct favo_failure *failure);
+
+/* Memory and CPUs of the guest; pure but for conf. */
+struct vm_shape {
+	uint64_t mem_mb;
+	unsigned int cpus;
+};
+int favo_vm_shape(struct vm_shape *out, const struct job *job,
+		  const struct favo_manifest *manifest, struct favo_failure *failure);
+
+/* ---- vm.c ---- */
+
+char *favo_vm_dir(const struct noded *nd, uint32_t job, uint32_t index, const char *file,
+		  char *buf, size_t size);
+char *favo_vm_run_dir(const struct noded *nd, uint32_t job, uint32_t index,
+		      const char *file, char *buf, size_t size);
+char *favo_job_path(const struct noded *nd, uint32_t job, const char *suffix, char *buf,
+		    size_t size);
+
+/* Watch for the end of the VM's process from now on. */
+int favo_vm_watch(struct job *job, struct favo_err *err);
+
+/* Stop a VM's process: asked nicely for grace_ms, then killed. No lock. */
+void favo_vm_stop(struct job *job, int grace_ms);
+
+/* Why a VM ended, in words; cause and remedy are filled. */
+void favo_vm_end_reason(struct job *job, struct favo_failure *failure);
+
+/* End of the console as text for favod, or NULL; the caller frees. */
+char *favo_vm_console_tail(const struct noded *nd, uint32_t job, uint32_t index);
+
+/* Last line of the console that has text, made printable. */
+void favo_vm_console_line(const struct noded *nd, uint32_t job, uint32_t index, char *buf,
+			  size_t size);
+
+/*
+ * Remove every trace of a VM: processes in its cgroup, the cgroup, control
+ * socket, pin, directory. Idempotent; no lock.
+ */
+int favo_vm_cleanup(struct noded *nd, const struct favo_vm_state *s,
+		    const struct favo_cgroup *cg, struct favo_err *err);
+void favo_vm_cgroup(const struct noded *nd, const char *node, uid_t uid, uint32_t job,
+		    struct favo_cgroup *out);
+
+/* ---- guest.c ---- */
+
+/* Listen for reports of guests. */
+int favo_guest_listen(struct noded *nd, struct favo_err *err);
+
+/* Connect to the agent of a VM and authenticate; blocks up to timeout_ms. */
+int favo_guest_connect(uint32_t cid, const char *secret, int timeout_ms, int *out,
+		       struct favo_err *err);
+
+/* Replace what a terminal would not show as text; cuts to size. */
+void favo_text_printable(char *out, size_t size, const char *text, size_t len);
+
+/* ---- fetch.c ---- */
+
+/*
+ * Have the job's image on this node: from the cache, or fetched together with
+ * the others who want it. Fills job->image and pins it. -ECANCELED when the
+ * job's end is asked for; else a failure.
+ */
+int favo_image_get(struct job *job, struct favo_failure *failure);
+
+/* ---- server.c ---- */
+int favo_server_listen(struct noded *nd, struct favo_err *err);
+
+/* State and time line of a job, with the lock held; new reference. */
+json_t *favo_job_json(struct job *job);
+
+/* ---- recover.c ---- */
+int favo_recover_all(struct noded *nd, struct favo_err *err);
+
+/* ---- report.c ---- */
+int favo_report_start(struct noded *nd, struct favo_err *err);
+
+/* What favod keeps of a VM, with the lock held; new reference or NULL. */
+json_t *favo_report_vm(const struct job *job, bool ended);
