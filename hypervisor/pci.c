@@ -17,20 +17,26 @@ static bool is_bar_offset(unsigned offset)
 	return offset >= CFG_BAR0 && offset < CFG_BARS_END;
 }
 
-uint32_t favo_pci_config_get(const struct favo_pci_device *dev, unsigned offset,
-			     unsigned len)
+/* 1, 2 or 4 little-endian bytes of a function's page; 0 outside of it. */
+static uint32_t get_bytes(const uint8_t *page, unsigned offset, unsigned len)
 {
 	uint32_t value = 0;
 
-	if (len <= 4 && offset + len <= FAVO_PCI_CONFIG_SIZE)
-		memcpy(&value, dev->config + offset, len);
+	if (len <= sizeof(value) && offset <= FAVO_PCI_CONFIG_SIZE - len)
+		memcpy(&value, page + offset, len);
 	return value;
+}
+
+uint32_t favo_pci_config_get(const struct favo_pci_device *dev, unsigned offset,
+			     unsigned len)
+{
+	return get_bytes(dev->config, offset, len);
 }
 
 void favo_pci_config_set(struct favo_pci_device *dev, unsigned offset, unsigned len,
 			 uint32_t value)
 {
-	if (len <= 4 && offset + len <= FAVO_PCI_CONFIG_SIZE)
+	if (len <= sizeof(value) && offset <= FAVO_PCI_CONFIG_SIZE - len)
 		memcpy(dev->config + offset, &value, len);
 }
 
@@ -43,11 +49,9 @@ static void config_write(struct favo_pci_device *dev, unsigned offset, uint32_t 
 			 unsigned len)
 {
 	bool master = favo_pci_may_dma(dev);
-	uint32_t old = favo_pci_config_get(dev, offset, len), mask = 0;
+	uint32_t old = favo_pci_config_get(dev, offset, len);
+	uint32_t mask = get_bytes(dev->wmask, offset, len);
 
-	if (len > sizeof(mask))
-		return;
-	memcpy(&mask, dev->wmask + offset, len);
 	favo_pci_config_set(dev, offset, len, (old & ~mask) | (value & mask));
 	if (offset / 4 == CFG_COMMAND / 4 || is_bar_offset(offset))
 		favo_pci_update_bars(dev);

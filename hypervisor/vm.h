@@ -21,6 +21,7 @@
 #define FAVO_VM_SLOTS 512
 
 struct favo_pci_bus;
+struct favo_platform;
 struct favo_vcpu;
 
 /* Why a VM ended; the exit event's reason and favo-vmm's exit code. */
@@ -54,10 +55,47 @@ struct favo_vm {
 	pthread_mutex_t slots_lock;
 	uint64_t slots[FAVO_VM_SLOTS / 64]; /* KVM memory slots in use */
 
+	struct favo_platform *platform;
+
+	atomic_bool ended;
 	pthread_mutex_t end_lock;
 	enum favo_end end; /* the first reason wins */
 	char end_detail[256];
 };
+
+struct favo_vm_opts {
+	int kvm_fd; /* borrowed; < 0: open /dev/kvm */
+	unsigned ncpus;
+	struct favo_memory_opts mem;
+	int serial_fd; /* < 0: no serial port */
+};
+
+/* Everything but kernel and devices; what the vCPUs will run is set later. */
+int favo_vm_new(struct favo_vm **out, const struct favo_vm_opts *opts,
+		struct favo_err *err);
+/* After the vCPUs stopped; devices are reset and freed first. */
+void favo_vm_free(struct favo_vm *vm);
+
+struct favo_vm_kernel {
+	int kernel_fd;
+	const int *initrd_fds;
+	unsigned ninitrds;
+	const char *cmdline;
+};
+
+/* Load the kernel and set the first vCPU to its entry. */
+int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k, struct favo_err *err);
+
+/*
+ * Start the vCPUs, run the loop until the VM ends, stop the vCPUs. Returns 0
+ * with vm->end set, or -errno when they could not be started.
+ */
+int favo_vm_run(struct favo_vm *vm, struct favo_err *err);
+
+static inline bool favo_vm_ended(struct favo_vm *vm)
+{
+	return atomic_load_explicit(&vm->ended, memory_order_acquire);
+}
 
 /*
  * End the VM: the first call sets the reason, stops the vCPUs and the loop.

@@ -22,11 +22,16 @@
 #define DESTROY_MS 20000
 #define REQUEST_MAX 16384
 
-static uint64_t number_env(const char *name)
+/* A 32-bit number; 0 for anything else, as the variable may be the user's. */
+static uint32_t number_env(const char *name)
 {
 	const char *text = getenv(name);
+	unsigned long long n = 0;
+	char *end = NULL;
 
-	return text ? strtoull(text, NULL, 10) : 0;
+	if (text && *text >= '0' && *text <= '9')
+		n = strtoull(text, &end, 10);
+	return end && !*end && n <= UINT32_MAX ? (uint32_t)n : 0;
 }
 
 int favo_node_prolog(const struct favo_plugin *p, spank_t sp)

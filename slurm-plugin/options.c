@@ -67,7 +67,7 @@ int favo_plugin_set(struct favo_plugin *p, int row, const char *value)
 			    rows[row].name, FAVO_VALUE_MAX - 1);
 		return -1;
 	}
-	strcpy(p->value[row], value);
+	snprintf(p->value[row], FAVO_VALUE_MAX, "%s", value);
 	p->given[row] = true;
 	return 0;
 }

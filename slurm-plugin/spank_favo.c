@@ -35,7 +35,7 @@ static int option_cb(int val, const char *optarg, int remote)
 static void take_dir(char *out, size_t size, const char *value)
 {
 	if (*value == '/' && strlen(value) < size)
-		strcpy(out, value);
+		snprintf(out, size, "%s", value);
 	else
 		slurm_error("favo: plugstack.conf: %s is no absolute path of less than "
 			    "%zu bytes",
@@ -45,8 +45,8 @@ static void take_dir(char *out, size_t size, const char *value)
 /* "libexec=DIR", "run=DIR" after the plugin's path in plugstack.conf. */
 static void read_args(int ac, char **av)
 {
-	strcpy(plugin.libexec, FAVO_LIBEXECDIR);
-	strcpy(plugin.run_dir, FAVO_RUNDIR);
+	snprintf(plugin.libexec, sizeof(plugin.libexec), "%s", FAVO_LIBEXECDIR);
+	snprintf(plugin.run_dir, sizeof(plugin.run_dir), "%s", FAVO_RUNDIR);
 	for (int i = 0; i < ac; i++) {
 		if (strncmp(av[i], "libexec=", 8) == 0)
 			take_dir(plugin.libexec, sizeof(plugin.libexec), av[i] + 8);

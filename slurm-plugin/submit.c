@@ -32,9 +32,9 @@ extern char **environ;
 static void __attribute__((noreturn)) give_up(void)
 {
 	const char *code = getenv("SLURM_EXIT_ERROR");
-	int n = code ? atoi(code) : 0;
+	long n = code ? strtol(code, NULL, 10) : 0;
 
-	exit(n > 0 && n < 256 ? n : 1);
+	exit(n > 0 && n < 256 ? (int)n : 1);
 }
 
 static int64_t now_ms(void)

@@ -63,13 +63,15 @@ int favo_frame_parse(struct favo_frame *out, const uint8_t *buf, size_t len,
 		return favo_fail(err, EPROTO, "agent frame: type %u unknown", type);
 	f.type = (enum favo_frame_type)type;
 	if (f.len < rules[type].min || f.len > rules[type].max)
-		return favo_fail(err, EPROTO, "agent frame: type %u: length %u not in %u..%u",
-				 type, f.len, rules[type].min, rules[type].max);
+		return favo_fail(err, EPROTO,
+				 "agent frame: type %u: length %u not in %u..%u", type,
+				 f.len, rules[type].min, rules[type].max);
 	if ((f.channel != 0) != rules[type].channel)
 		return favo_fail(err, EPROTO, "agent frame: type %u: channel %u", type,
 				 f.channel);
 	if (f.stream >= FAVO_STREAMS || (f.stream && !rules[type].stream))
-		return favo_fail(err, EPROTO, "agent frame: type %u: stream %u", type, f.stream);
+		return favo_fail(err, EPROTO, "agent frame: type %u: stream %u", type,
+				 f.stream);
 	if ((f.flags & ~FAVO_FRAME_MORE) || (f.flags && !rules[type].more) || buf[11])
 		return favo_fail(err, EPROTO, "agent frame: type %u: flags %#x", type,
 				 f.flags | (unsigned)buf[11] << 8);
@@ -83,7 +85,8 @@ int favo_frame_parse(struct favo_frame *out, const uint8_t *buf, size_t len,
 void favo_hello_format(uint8_t out[FAVO_FRAME_HEADER + FAVO_HELLO_PAYLOAD],
 		       const uint8_t secret[FAVO_AGENT_SECRET_SIZE])
 {
-	const struct favo_frame frame = {.type = FAVO_FRAME_HELLO, .len = FAVO_HELLO_PAYLOAD};
+	const struct favo_frame frame = {.type = FAVO_FRAME_HELLO,
+					 .len = FAVO_HELLO_PAYLOAD};
 	uint8_t *p = out + FAVO_FRAME_HEADER;
 
 	favo_frame_put_header(out, &frame);
@@ -136,7 +139,8 @@ int favo_agent_hello(int fd, const uint8_t secret[FAVO_AGENT_SECRET_SIZE], int t
 	int ret;
 
 	favo_hello_format(buf, secret);
-	ret = favo_write_all(fd, buf, FAVO_FRAME_HEADER + FAVO_HELLO_PAYLOAD, timeout_ms, err);
+	ret = favo_write_all(fd, buf, FAVO_FRAME_HEADER + FAVO_HELLO_PAYLOAD, timeout_ms,
+			     err);
 	if (ret < 0)
 		return favo_wrap(err, ret, "agent: send HELLO");
 	if (timeout_ms >= 0)

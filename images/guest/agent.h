@@ -14,7 +14,7 @@
 
 #include "common/err.h"
 
-#define FAVO_AGENT_PORT 64001  /* vsock: the agent listens in the guest */
+#define FAVO_AGENT_PORT 64001 /* vsock: the agent listens in the guest */
 #define FAVO_REPORT_PORT 64000 /* vsock: the host listens for phase reports */
 
 #define FAVO_AGENT_VERSION 1
@@ -30,18 +30,18 @@
 #define FAVO_RUN_MAX (16 * 1024 * 1024)
 
 enum favo_frame_type {
-	FAVO_FRAME_HELLO = 1,	 /* version and secret, first frame both ways */
-	FAVO_FRAME_ERROR = 2,	 /* sentence; the sender closes after it */
-	FAVO_FRAME_RUN = 3,	 /* part of a request; opens the channel */
-	FAVO_FRAME_STARTED = 4,	 /* pid and notes */
-	FAVO_FRAME_EXIT = 5,	 /* how the process ended; closes the channel */
-	FAVO_FRAME_OPEN = 6,	 /* byte stream to a named endpoint */
-	FAVO_FRAME_CLOSE = 7,	 /* abort: closes the channel, kills its process */
-	FAVO_FRAME_DATA = 8,	 /* bytes of a stream, within the credit */
-	FAVO_FRAME_EOF = 9,	 /* no more DATA on the stream */
-	FAVO_FRAME_STOP = 10,	 /* receiver wants no more DATA on the stream */
-	FAVO_FRAME_CREDIT = 11,	 /* receiver takes that many more bytes */
-	FAVO_FRAME_SIGNAL = 12,	 /* signal number and target */
+	FAVO_FRAME_HELLO = 1, /* version and secret, first frame both ways */
+	FAVO_FRAME_ERROR = 2, /* sentence; the sender closes after it */
+	FAVO_FRAME_RUN = 3, /* part of a request; opens the channel */
+	FAVO_FRAME_STARTED = 4, /* pid and notes */
+	FAVO_FRAME_EXIT = 5, /* how the process ended; closes the channel */
+	FAVO_FRAME_OPEN = 6, /* byte stream to a named endpoint */
+	FAVO_FRAME_CLOSE = 7, /* abort: closes the channel, kills its process */
+	FAVO_FRAME_DATA = 8, /* bytes of a stream, within the credit */
+	FAVO_FRAME_EOF = 9, /* no more DATA on the stream */
+	FAVO_FRAME_STOP = 10, /* receiver wants no more DATA on the stream */
+	FAVO_FRAME_CREDIT = 11, /* receiver takes that many more bytes */
+	FAVO_FRAME_SIGNAL = 12, /* signal number and target */
 	FAVO_FRAME_WINSIZE = 13, /* size of the pseudo-terminal */
 	FAVO_FRAME_SHUTDOWN = 14, /* sync and power off or reset */
 	FAVO_FRAME_TYPES
@@ -51,7 +51,7 @@ enum favo_frame_type {
 #define FAVO_FRAME_MORE 0x01
 
 enum favo_stream {
-	FAVO_STREAM_IN,	 /* opener to acceptor: standard input */
+	FAVO_STREAM_IN, /* opener to acceptor: standard input */
 	FAVO_STREAM_OUT, /* acceptor to opener: standard output, a pty, a relay */
 	FAVO_STREAM_ERR,
 	FAVO_STREAMS
@@ -59,7 +59,7 @@ enum favo_stream {
 
 enum favo_signal_target {
 	FAVO_SIGNAL_PROCESS,
-	FAVO_SIGNAL_GROUP,   /* process group of the process */
+	FAVO_SIGNAL_GROUP, /* process group of the process */
 	FAVO_SIGNAL_SESSION, /* every process of its session */
 };
 
@@ -75,7 +75,8 @@ struct favo_frame {
 	const uint8_t *data;
 };
 
-void favo_frame_put_header(uint8_t out[FAVO_FRAME_HEADER], const struct favo_frame *frame);
+void favo_frame_put_header(uint8_t out[FAVO_FRAME_HEADER],
+			   const struct favo_frame *frame);
 
 /*
  * Parse the frame at the start of buf. Returns its whole size, 0 when more

@@ -164,13 +164,11 @@ static int run_verb(const struct favo_cli_verb *verb, const char *config, int ar
 {
 	struct favo_cli cli = {0};
 	struct favo_err err = {0};
-	char program[64] = "favo";
+	char program[64];
 	int ret;
 
-	for (int i = 1; i <= used; i++) {
-		strncat(program, " ", sizeof(program) - strlen(program) - 1);
-		strncat(program, argv[i], sizeof(program) - strlen(program) - 1);
-	}
+	snprintf(program, sizeof(program), "favo %s%s%s", argv[1], used > 1 ? " " : "",
+		 used > 1 ? argv[2] : "");
 	argv[used] = program;
 	ret = favo_conf_load(&cli.conf, config, true, &err);
 	if (ret == 0)

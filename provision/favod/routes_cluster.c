@@ -47,7 +47,7 @@ static int fill_user(struct favo_grant *g, uid_t uid, gid_t gid, struct favo_err
 	if (strlen(pw.pw_name) >= sizeof(g->user))
 		return favo_fail(err, EACCES, "user name %.64s... is too long",
 				 pw.pw_name);
-	strcpy(g->user, pw.pw_name);
+	snprintf(g->user, sizeof(g->user), "%s", pw.pw_name);
 	g->uid = uid;
 	g->gid = gid;
 	return 0;
@@ -76,7 +76,7 @@ static int fill_shape(struct favo_grant *g, const json_t *body, struct favo_err 
 	if (strlen(network) >= sizeof(g->network))
 		return favo_fail(err, EINVAL,
 				 "network \"%.40s\" is none of private, none", network);
-	strcpy(g->network, network);
+	snprintf(g->network, sizeof(g->network), "%s", network);
 	g->cpus = (uint32_t)cpus;
 	g->per_node = (uint32_t)per_node;
 	return 0;

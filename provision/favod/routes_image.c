@@ -63,18 +63,14 @@ void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char
 	int n = favo_store_near(d->store, text, names, NEAR_MAX, NULL);
 
 	for (int i = 0; i < n; i++) {
+		const char *before = i == 0 ? "" : i == n - 1 ? " or " : ", ";
 		size_t len = strlen(remedy);
 
-		snprintf(remedy + len, sizeof(remedy) - len, "%s%s",
-			 i == 0	      ? ""
-			 : i == n - 1 ? " or "
-				      : ", ",
-			 names[i]);
+		snprintf(remedy + len, sizeof(remedy) - len, "%s%s%s", before, names[i],
+			 i == n - 1 ? "?" : "");
 		json_array_append_new(near, json_string(names[i]));
 		free(names[i]);
 	}
-	if (n > 0)
-		strncat(remedy, "?", sizeof(remedy) - strlen(remedy) - 1);
 	favo_call_error(call, MHD_HTTP_NOT_FOUND,
 			n > 0 ? remedy : "favo image ls lists the images there are", near,
 			"there is no image \"%.200s\"", text);
