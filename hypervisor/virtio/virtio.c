@@ -251,14 +251,16 @@ static int add_queues(struct favo_virtio *dev, struct favo_err *err)
 int favo_virtio_add(struct favo_virtio *dev, struct favo_vm *vm,
 		    const struct favo_virtio_ops *ops, struct favo_err *err)
 {
+	uint64_t ring = FAVO_VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
+			FAVO_VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX);
 	int ret;
 
 	dev->ops = ops;
 	dev->loop = vm->loop;
 	dev->mem = vm->mem;
-	dev->offered |= FAVO_VIRTIO_BIT(VIRTIO_F_VERSION_1) |
-			FAVO_VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
-			FAVO_VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX);
+	if (dev->external)
+		ring &= dev->ring_features;
+	dev->offered |= ring | FAVO_VIRTIO_BIT(VIRTIO_F_VERSION_1);
 	ret = add_queues(dev, err);
 	if (ret == 0)
 		ret = favo_virtio_transport_add(dev, vm, err);

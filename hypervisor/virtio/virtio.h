@@ -85,6 +85,7 @@ struct favo_virtio {
 	unsigned config_len;
 	uint8_t config[FAVO_VIRTIO_CONFIG_MAX]; /* device configuration, little-endian */
 	uint64_t external; /* bit per queue that somebody else serves (vhost) */
+	uint64_t ring_features; /* and what that one can do with rings */
 
 	/* The driver's side. */
 	uint8_t status;
