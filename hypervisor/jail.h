@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The jail: what is left to favo-vmm once everything it needs is open. Layers,
- * each of which a test proves: no core dumps, limits, own user, mount, network,
- * IPC, UTS and PID-less namespaces, an empty read-only root, no capabilities,
- * no_new_privs, and a seccomp filter that kills the process at any system call
- * or ioctl that running a VM does not need.
+ * The jail: what is left to favo-vmm once everything it needs is open.
+ * man favo-vmm, JAIL, lists the promises; tests/unit/jail_test.c proves them.
  */
 #pragma once
 
 #include "common/err.h"
 
 /*
- * Enter the jail for good. Main thread, before any other thread exists; vCPU
- * threads inherit it. Works as root and as a plain user. EPERM and a sentence
- * when the host does not allow user namespaces.
+ * Leave the host for good: own user, mount, network, IPC, UTS and cgroup
+ * namespaces, an empty read-only root, no capability, no_new_privs, no core
+ * dump, few limits. Main thread, while it is the only one. Works as root and as
+ * a plain user; EPERM when the host does not allow user namespaces. Descriptors
+ * that are open stay so.
  */
 int favo_jail_enter(struct favo_err *err);
 
 /*
- * Only the filter, for tests: loads it in the calling process.
+ * Load the seccomp filter for all threads: whatever running a VM does not need,
+ * a new thread among it, kills the process.
  */
 int favo_jail_filter(struct favo_err *err);

@@ -297,6 +297,18 @@ static int watch_signals(struct program *p, struct favo_err *err)
 			      err);
 }
 
+/* All threads exist: the last doors close. */
+static int before_guest(void *arg, struct favo_err *err)
+{
+	struct program *p = arg;
+	int ret = p->opts.jail ? favo_jail_filter(err) : 0;
+
+	if (ret == 0)
+		emit(p, json_pack("{s:s, s:I}", "event", "start", "t_ms",
+				  (json_int_t)elapsed_ms(p)));
+	return ret;
+}
+
 static int run(struct program *p, struct favo_err *err)
 {
 	int ret = make_vm(p, err);
@@ -309,8 +321,7 @@ static int run(struct program *p, struct favo_err *err)
 		ret = favo_jail_enter(err);
 	if (ret < 0)
 		return ret;
-	emit(p, json_pack("{s:s, s:I}", "event", "start", "t_ms", (json_int_t)elapsed_ms(p)));
-	return favo_vm_run(p->vm, err);
+	return favo_vm_run(p->vm, before_guest, p, err);
 }
 
 static int finish(struct program *p, int ret, const struct favo_err *err)

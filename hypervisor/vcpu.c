@@ -277,6 +277,8 @@ static void *vcpu_thread(void *arg)
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	pthread_setname_np(pthread_self(), name);
+	pthread_barrier_wait(v->vm->gate);
+	pthread_barrier_wait(v->vm->gate);
 	while (!favo_vm_ended(v->vm)) {
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
 			handle_exit(v);

@@ -250,19 +250,52 @@ int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k, struct favo
 	return ret;
 }
 
-int favo_vm_run(struct favo_vm *vm, struct favo_err *err)
+/*
+ * Threads wait twice: all exist when the first wait is over, and the guest may
+ * run when the second is. Between the two, ready() takes away the right to make
+ * threads and whatever a thread does to start.
+ */
+static int start_vcpus(struct favo_vm *vm, struct favo_err *err)
 {
-	int ret = favo_vcpu_init_signal(err);
 	unsigned i;
+	int ret = 0;
 
 	for (i = 0; ret == 0 && i < vm->ncpus; i++)
 		ret = favo_vcpu_start(vm->vcpus[i], err);
+	if (ret < 0) {
+		/* Those that wait for the missing ones are let go by exit(). */
+		favo_vm_end(vm, FAVO_END_ERROR, "%s", err ? err->msg : "cannot start vCPUs");
+		return ret;
+	}
+	pthread_barrier_wait(vm->gate);
+	return 0;
+}
+
+int favo_vm_run(struct favo_vm *vm, int (*ready)(void *arg, struct favo_err *err),
+		void *arg, struct favo_err *err)
+{
+	int ret = favo_vcpu_init_signal(err);
+	pthread_barrier_t gate;
+	unsigned i;
+
+	if (ret < 0)
+		return ret;
+	pthread_barrier_init(&gate, NULL, vm->ncpus + 1);
+	vm->gate = &gate;
+	ret = start_vcpus(vm, err);
+	if (ret < 0)
+		return ret;
+	ret = ready ? ready(arg, err) : 0;
+	if (ret < 0)
+		favo_vm_end(vm, FAVO_END_ERROR, "%s", err ? err->msg : "cannot run");
+	pthread_barrier_wait(&gate);
 	if (ret == 0)
 		ret = favo_loop_run(vm->loop, err);
 	if (ret < 0)
 		favo_vm_end(vm, FAVO_END_ERROR, "%s", err ? err->msg : "cannot run");
 	for (i = 0; i < vm->ncpus; i++)
 		favo_vcpu_join(vm->vcpus[i]);
+	pthread_barrier_destroy(&gate);
 	favo_pci_bus_reset(vm->pci);
 	return ret;
 }

@@ -57,6 +57,7 @@ struct favo_vm {
 
 	struct favo_platform *platform;
 
+	pthread_barrier_t *gate; /* vCPU threads wait here before they run */
 	atomic_bool ended;
 	pthread_mutex_t end_lock;
 	enum favo_end end; /* the first reason wins */
@@ -88,9 +89,11 @@ int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k, struct favo
 
 /*
  * Start the vCPUs, run the loop until the VM ends, stop the vCPUs. Returns 0
- * with vm->end set, or -errno when they could not be started.
+ * with vm->end set, or -errno when they could not be started. ready (may be
+ * NULL) is called when all threads exist and no guest instruction ran yet.
  */
-int favo_vm_run(struct favo_vm *vm, struct favo_err *err);
+int favo_vm_run(struct favo_vm *vm, int (*ready)(void *arg, struct favo_err *err),
+		void *arg, struct favo_err *err);
 
 static inline bool favo_vm_ended(struct favo_vm *vm)
 {
