@@ -34,6 +34,53 @@ static char *slurp(const char *path)
 	return buf;
 }
 
+/* Load what /modules lists, in its order; then speak through the console. */
+static void load_modules(void)
+{
+	FILE *f = fopen("/modules", "re");
+	char path[300];
+	int fd;
+
+	while (f && fgets(path, sizeof(path), f)) {
+		path[strcspn(path, "\n")] = '\0';
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+			printf("init: module %s: %m\n", path);
+		if (fd >= 0)
+			close(fd);
+	}
+	if (f)
+		fclose(f);
+	fd = open("/dev/hvc0", O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		dup2(fd, STDIN_FILENO);
+		dup2(fd, STDOUT_FILENO);
+		close(fd);
+	}
+}
+
+/* Block and net devices, and what the disk starts with. */
+static void report_devices(void)
+{
+	char buf[17] = "";
+	struct dirent *e;
+	DIR *d = opendir("/sys/class/net");
+	int fd;
+
+	while (d && (e = readdir(d)))
+		if (strncmp(e->d_name, "eth", 3) == 0)
+			printf("init: net %s\n", e->d_name);
+	if (d)
+		closedir(d);
+	fd = open("/dev/vda", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && read(fd, buf, sizeof(buf) - 1) > 0)
+		printf("init: vda starts \"%.16s\"\n", buf);
+	if (fd >= 0)
+		close(fd);
+	if (access("/dev/hwrng", F_OK) == 0)
+		printf("init: hwrng %s\n", slurp("/sys/class/misc/hw_random/rng_current"));
+}
+
 static void report(void)
 {
 	struct sysinfo si;
@@ -141,9 +188,11 @@ int main(void)
 	mount("proc", "/proc", "proc", 0, "");
 	mount("sysfs", "/sys", "sysfs", 0, "");
 	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
+	load_modules();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("init: up %s\n", slurp("/proc/uptime"));
 	report();
+	report_devices();
 	snprintf(line, sizeof(line), "%s", slurp("/proc/cmdline"));
 	for (p = strtok_r(line, " \n", &save); p; p = strtok_r(NULL, " \n", &save))
 		if (!strncmp(p, "do=", 3))
