@@ -27,7 +27,7 @@
 #define LOWER "/favo/lower"
 #define UPPER "/favo/upper"
 #define CGROUP "/sys/fs/cgroup"
-#define DEVICE_WAIT_MS 10000
+#define DEVICE_WAIT_MS 5000
 /* Share of the guest's memory that writes to the root may take. */
 #define UPPER_SIZE "size=80%,nr_inodes=0,mode=0755"
 

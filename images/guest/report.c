@@ -130,6 +130,7 @@ void favo_report_phase(struct favo_report *r, const char *phase, const char *det
 	favo_autofree char *text = NULL;
 	struct timespec up;
 
+	favo_log(FAVO_INFO, "%s%s%s", phase, *detail ? ": " : "", detail);
 	clock_gettime(CLOCK_BOOTTIME, &up);
 	obj = json_pack("{s:I, s:I, s:s, s:s, s:s, s:I}", "job", (json_int_t)r->job,
 			"index", (json_int_t)r->index, "secret", r->secret, "phase",
