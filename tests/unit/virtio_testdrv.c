@@ -26,9 +26,6 @@ void drv_start(struct drv *d, struct favo_vm *vm)
 {
 	memset(d, 0, sizeof(*d));
 	d->vm = vm;
-	if (pthread_create(&d->thread, NULL, run_loop, vm->loop) != 0)
-		abort();
-	d->threaded = true;
 }
 
 void drv_stop(struct drv *d)
@@ -106,6 +103,9 @@ static void enable_msix(struct drv *d, unsigned cap)
 
 bool drv_find(struct drv *d, uint16_t virtio_id)
 {
+	if (!d->threaded && pthread_create(&d->thread, NULL, run_loop, d->vm->loop) != 0)
+		abort();
+	d->threaded = true;
 	for (d->devfn = 0; d->devfn < 256; d->devfn += 8) {
 		unsigned cap;
 

@@ -129,10 +129,13 @@ struct drv {
 	struct drv_queue q[8];
 };
 
-/* Start the loop's thread; drv_stop() ends it and frees the VM. */
+/* Take over a VM; drv_stop() ends its loop's thread and frees it. */
 void drv_start(struct drv *d, struct favo_vm *vm);
 void drv_stop(struct drv *d);
-/* Find the first virtio device of that type, enable it, read its capabilities. */
+/*
+ * Find the first virtio device of that type, enable it, read its capabilities.
+ * The first call starts the loop's thread: devices are added before.
+ */
 bool drv_find(struct drv *d, uint16_t virtio_id);
 
 uint64_t drv_read(struct drv *d, uint64_t addr, unsigned len);
