@@ -25,12 +25,12 @@ struct favo_err {
 int favo_fail_fn(struct favo_err *err, int code, const char *fmt, ...) favo_printf(3, 4);
 
 /* The same; the compiler knows that the result is negative. */
-#define favo_fail(...) \
-	({ \
-		int favo_failed_ = favo_fail_fn(__VA_ARGS__); \
-		if (favo_failed_ >= 0) \
-			__builtin_unreachable(); \
-		favo_failed_; \
+#define favo_fail(...)                                                                   \
+	({                                                                               \
+		int favo_failed_ = favo_fail_fn(__VA_ARGS__);                            \
+		if (favo_failed_ >= 0)                                                   \
+			__builtin_unreachable();                                         \
+		favo_failed_;                                                            \
 	})
 
 /* Put "context: " before the text of err; returns ret unchanged. */

@@ -93,8 +93,8 @@ int favo_read_all(int fd, void *buf, size_t len, int timeout_ms, struct favo_err
 			continue;
 		}
 		if (n == 0)
-			return favo_fail(err, ENODATA, "read: end of file, %zu bytes short",
-					 len);
+			return favo_fail(err, ENODATA,
+					 "read: end of file, %zu bytes short", len);
 		if (errno == EAGAIN)
 			ret = wait_fd(fd, POLLIN, deadline);
 		else if (errno != EINTR)
@@ -135,7 +135,8 @@ int favo_file_read(const char *path, size_t max, char **out, size_t *len,
 			break;
 		size += (size_t)n;
 		if (size > max)
-			return favo_fail(err, EFBIG, "%s: larger than %zu bytes", path, max);
+			return favo_fail(err, EFBIG, "%s: larger than %zu bytes", path,
+					 max);
 	}
 	buf[size] = '\0';
 	if (len)
@@ -296,8 +297,8 @@ int favo_set_cloexec(int fd, bool on)
 static int unix_address(struct sockaddr_un *sun, const char *path, struct favo_err *err)
 {
 	if (strlen(path) >= sizeof(sun->sun_path))
-		return favo_fail(err, ENAMETOOLONG, "socket %s: path longer than %zu", path,
-				 sizeof(sun->sun_path) - 1);
+		return favo_fail(err, ENAMETOOLONG, "socket %s: path longer than %zu",
+				 path, sizeof(sun->sun_path) - 1);
 	memset(sun, 0, sizeof(*sun));
 	sun->sun_family = AF_UNIX;
 	memcpy(sun->sun_path, path, strlen(path));
@@ -366,7 +367,8 @@ int favo_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t 
 	ssize_t sent;
 
 	if (n > FAVO_MAX_FDS || len == 0)
-		return favo_fail(err, EINVAL, "send of %zu descriptors with %zu bytes", n, len);
+		return favo_fail(err, EINVAL, "send of %zu descriptors with %zu bytes", n,
+				 len);
 	memset(&control, 0, sizeof(control));
 	if (n > 0) {
 		struct cmsghdr *cmsg;
@@ -385,8 +387,8 @@ int favo_send_fds(int sock, const void *buf, size_t len, const int *fds, size_t 
 	if (sent < 0)
 		return favo_fail(err, errno, "send descriptors: %m");
 	if ((size_t)sent < len) /* the descriptors went with the first bytes */
-		return favo_write_all(sock, (const char *)buf + sent, len - (size_t)sent, -1,
-				      err);
+		return favo_write_all(sock, (const char *)buf + sent, len - (size_t)sent,
+				      -1, err);
 	return 0;
 }
 

@@ -131,12 +131,14 @@ static void prepare(struct favo_http *http, const char *url, struct curl_slist *
 }
 
 /* The header list of a request, signed; caller frees *out. */
-static int make_headers(struct curl_slist **out, struct favo_http *http, const char *method,
-			const char *path, const void *body, size_t len, struct favo_err *err)
+static int make_headers(struct curl_slist **out, struct favo_http *http,
+			const char *method, const char *path, const void *body,
+			size_t len, struct favo_err *err)
 {
 	favo_autofree char *cred = NULL, *header = NULL;
 	struct curl_slist *list = NULL, *more;
-	int ret = favo_munge_sign(&cred, http->munge_socket, method, path, body, len, err);
+	int ret =
+		favo_munge_sign(&cred, http->munge_socket, method, path, body, len, err);
 
 	if (ret < 0)
 		return ret;
@@ -173,7 +175,8 @@ int favo_http_request(struct favo_http *http, const char *method, const char *pa
 	prepare(http, url, headers, &sink);
 	curl_easy_setopt(http->curl, CURLOPT_CUSTOMREQUEST, method);
 	if (body) {
-		curl_easy_setopt(http->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
+		curl_easy_setopt(http->curl, CURLOPT_POSTFIELDSIZE_LARGE,
+				 (curl_off_t)len);
 		curl_easy_setopt(http->curl, CURLOPT_POSTFIELDS, body);
 	}
 	code = curl_easy_perform(http->curl);
@@ -222,11 +225,13 @@ int favo_http_json(struct favo_http *http, const char *method, const char *path,
 	favo_http_reply_fini(&reply);
 	if (reply.status >= 400) {
 		if (ret < 0 || favo_json_str(&sentence, answer, "error", NULL) < 0)
-			return favo_fail(err, status_code(reply.status), "%s %s%s: HTTP %ld",
-					 method, http->base_url, path, reply.status);
+			return favo_fail(err, status_code(reply.status),
+					 "%s %s%s: HTTP %ld", method, http->base_url,
+					 path, reply.status);
 		if (favo_json_str(&remedy, answer, "remedy", NULL) < 0)
 			return favo_fail(err, status_code(reply.status), "%s", sentence);
-		return favo_fail(err, status_code(reply.status), "%s; %s", sentence, remedy);
+		return favo_fail(err, status_code(reply.status), "%s; %s", sentence,
+				 remedy);
 	}
 	if (ret < 0 && out)
 		return favo_fail(err, EIO, "%s %s%s: %s", method, http->base_url, path,

@@ -15,15 +15,15 @@
 struct favo_http;
 
 struct favo_http_params {
-	const char *base_url;	  /* "http://ctl:7411", borrowed for the call */
+	const char *base_url; /* "http://ctl:7411", borrowed for the call */
 	const char *munge_socket; /* NULL: default */
-	int timeout_ms;		  /* of a whole request */
-	size_t max_reply;	  /* bytes; 0: 64 MiB */
+	int timeout_ms; /* of a whole request */
+	size_t max_reply; /* bytes; 0: 64 MiB */
 };
 
 struct favo_http_reply {
 	long status; /* 200, 404, ... */
-	char *body;  /* NUL-terminated past len */
+	char *body; /* NUL-terminated past len */
 	size_t len;
 };
 
@@ -50,4 +50,5 @@ void favo_http_reply_fini(struct favo_http_reply *reply);
  * -EIO for 5xx. *out may be NULL when nobody wants the reply.
  */
 int favo_http_json(struct favo_http *http, const char *method, const char *path,
-		   const json_t *body, json_t **out, struct favo_err *err) favo_must_check;
+		   const json_t *body, json_t **out,
+		   struct favo_err *err) favo_must_check;

@@ -20,7 +20,8 @@ int favo_json_parse(json_t **out, const char *text, size_t len, struct favo_err 
 	return 0;
 }
 
-int favo_json_canonical(char **out, size_t *len, const json_t *value, struct favo_err *err)
+int favo_json_canonical(char **out, size_t *len, const json_t *value,
+			struct favo_err *err)
 {
 	char *text = json_dumps(value, JSON_SORT_KEYS | JSON_COMPACT);
 
@@ -101,7 +102,8 @@ int favo_json_object(json_t **out, const json_t *obj, const char *key,
 	return 0;
 }
 
-int favo_json_array(json_t **out, const json_t *obj, const char *key, struct favo_err *err)
+int favo_json_array(json_t **out, const json_t *obj, const char *key,
+		    struct favo_err *err)
 {
 	json_t *value = NULL;
 	int ret = get(&value, obj, key, err);
@@ -119,7 +121,8 @@ int favo_json_only(const json_t *obj, const char *const *names, struct favo_err 
 	const char *key;
 	json_t *value = NULL;
 
-	json_object_foreach((json_t *)(uintptr_t)obj, key, value) {
+	json_object_foreach((json_t *)(uintptr_t)obj, key, value)
+	{
 		size_t i = 0;
 
 		while (names[i] && strcmp(names[i], key))

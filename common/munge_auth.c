@@ -25,8 +25,8 @@ static int new_ctx(munge_ctx_t *out, const char *socket, struct favo_err *err)
 	return 0;
 }
 
-static int make_payload(char **out, const char *method, const char *path, const void *body,
-			size_t len, struct favo_err *err)
+static int make_payload(char **out, const char *method, const char *path,
+			const void *body, size_t len, struct favo_err *err)
 {
 	char hex[FAVO_SHA256_HEX];
 	int ret = favo_sha256_hex(hex, body, len, err);
@@ -65,16 +65,17 @@ int favo_munge_sign(char **cred, const char *socket, const char *method, const c
 		return ret;
 	code = munge_encode(cred, ctx, payload, (int)strlen(payload));
 	if (code != EMUNGE_SUCCESS)
-		ret = favo_fail(err, munge_code(code), "munge: %s; is munged running here?",
-				munge_ctx_strerror(ctx) ? munge_ctx_strerror(ctx) :
-							  munge_strerror(code));
+		ret = favo_fail(err, munge_code(code),
+				"munge: %s; is munged running here?",
+				munge_ctx_strerror(ctx) ? munge_ctx_strerror(ctx)
+							: munge_strerror(code));
 	munge_ctx_destroy(ctx);
 	return ret;
 }
 
 int favo_munge_verify(const char *cred, const char *socket, const char *method,
-		      const char *path, const void *body, size_t len, uid_t *uid, gid_t *gid,
-		      struct favo_err *err)
+		      const char *path, const void *body, size_t len, uid_t *uid,
+		      gid_t *gid, struct favo_err *err)
 {
 	favo_autofree char *payload = NULL;
 	favo_autofree void *signed_text = NULL;
@@ -92,10 +93,12 @@ int favo_munge_verify(const char *cred, const char *socket, const char *method,
 	code = munge_decode(cred, ctx, &signed_text, &signed_len, &cred_uid, &cred_gid);
 	munge_ctx_destroy(ctx);
 	if (code != EMUNGE_SUCCESS)
-		return favo_fail(err, munge_code(code), "munge: %s", munge_strerror(code));
+		return favo_fail(err, munge_code(code), "munge: %s",
+				 munge_strerror(code));
 	if (signed_len < 0 || (size_t)signed_len != strlen(payload) ||
 	    memcmp(signed_text, payload, strlen(payload)) != 0)
-		return favo_fail(err, EACCES, "munge: the credential is for another request");
+		return favo_fail(err, EACCES,
+				 "munge: the credential is for another request");
 	*uid = cred_uid;
 	*gid = cred_gid;
 	return 0;

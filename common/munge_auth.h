@@ -27,5 +27,5 @@ int favo_munge_sign(char **cred, const char *socket, const char *method, const c
  * request.
  */
 int favo_munge_verify(const char *cred, const char *socket, const char *method,
-		      const char *path, const void *body, size_t len, uid_t *uid, gid_t *gid,
-		      struct favo_err *err) favo_must_check;
+		      const char *path, const void *body, size_t len, uid_t *uid,
+		      gid_t *gid, struct favo_err *err) favo_must_check;

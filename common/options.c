@@ -24,8 +24,8 @@ static bool name_is(const char *name, const char *text, size_t len, char sep)
 	return i == len && !name[i];
 }
 
-static const struct favo_opt *find(const struct favo_opts *o, const char *text, size_t len,
-				   char sep, unsigned int source)
+static const struct favo_opt *find(const struct favo_opts *o, const char *text,
+				   size_t len, char sep, unsigned int source)
 {
 	for (size_t i = 0; i < o->n; i++)
 		if ((o->table[i].sources & source) &&
@@ -62,8 +62,8 @@ static int set_field(const struct favo_opts *o, const struct favo_opt *opt,
 	return favo_fail(err, EINVAL, "option %s has no type", opt->name);
 }
 
-int favo_opts_set(const struct favo_opts *o, const struct favo_opt *opt, const char *value,
-		  struct favo_err *err)
+int favo_opts_set(const struct favo_opts *o, const struct favo_opt *opt,
+		  const char *value, struct favo_err *err)
 {
 	int ret = set_field(o, opt, value, err);
 
@@ -102,7 +102,8 @@ static int set_line(const struct favo_opts *o, char *line, const char *const *fo
 	char *key, *value = strchr(line, '=');
 
 	if (!value)
-		return favo_fail(err, EINVAL, "not of the form 'key = value': '%.60s'", line);
+		return favo_fail(err, EINVAL, "not of the form 'key = value': '%.60s'",
+				 line);
 	*value++ = '\0';
 	key = trim(line);
 	value = trim(value);
@@ -115,8 +116,8 @@ static int set_line(const struct favo_opts *o, char *line, const char *const *fo
 	return favo_fail(err, EINVAL, "unknown key '%.60s'", key);
 }
 
-int favo_opts_file(const struct favo_opts *o, const char *path, const char *const *foreign,
-		   struct favo_err *err)
+int favo_opts_file(const struct favo_opts *o, const char *path,
+		   const char *const *foreign, struct favo_err *err)
 {
 	favo_autofree char *text = NULL;
 	char *line, *rest;
@@ -181,8 +182,8 @@ static int cli_word(const struct favo_opts *o, int argc, char **argv, int i,
 		value = "no";
 	}
 	if (!opt)
-		return favo_fail(err, EINVAL, "unknown option --%.*s; see %s --help", (int)len,
-				 word, o->program);
+		return favo_fail(err, EINVAL, "unknown option --%.*s; see %s --help",
+				 (int)len, word, o->program);
 	if (!value && !opt->arg) {
 		value = opt->type == FAVO_OPT_BOOL_T ? "yes" : NULL;
 	} else if (!value && opt->type == FAVO_OPT_BOOL_T) {
@@ -254,7 +255,8 @@ static void print_wrapped(FILE *f, const char *text, int indent)
 
 void favo_opts_help(const struct favo_opts *o, FILE *f)
 {
-	fprintf(f, "usage: %s %s\n", o->program, o->synopsis ? o->synopsis : "[OPTION]...");
+	fprintf(f, "usage: %s %s\n", o->program,
+		o->synopsis ? o->synopsis : "[OPTION]...");
 	if (o->about)
 		print_wrapped(f, o->about, 0);
 	fputs("\noptions:\n", f);

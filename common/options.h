@@ -21,9 +21,9 @@ enum favo_opt_type {
 	FAVO_OPT_STR_T,
 	FAVO_OPT_BOOL_T,
 	FAVO_OPT_U64_T,
-	FAVO_OPT_SIZE_T,     /* uint64_t bytes */
+	FAVO_OPT_SIZE_T, /* uint64_t bytes */
 	FAVO_OPT_DURATION_T, /* uint64_t milliseconds */
-	FAVO_OPT_FN_T,	     /* called for each time it is given */
+	FAVO_OPT_FN_T, /* called for each time it is given */
 };
 
 /* Where an option may be set. */
@@ -40,41 +40,42 @@ struct favo_opt {
 	const char *arg; /* what the value is called in --help; NULL: none */
 	enum favo_opt_type type;
 	unsigned int sources;
-	size_t offset;	 /* of the field in the target */
+	size_t offset; /* of the field in the target */
 	const char *def; /* text, parsed like a given value; may be NULL */
 	const char *help;
 	favo_opt_fn *fn;
 };
 
 /* Rows; the build fails when field and type differ. */
-#define FAVO_OPT_ROW_(n, a, t, ctype, s, field, src, d, h) \
-	{ \
-		.name = n, .arg = a, .type = t, .sources = src, \
-		.offset = offsetof(s, field) + \
-			  0 * sizeof((ctype *)0 == &((s *)0)->field), \
-		.def = d, .help = h \
+#define FAVO_OPT_ROW_(n, a, t, ctype, s, field, src, d, h)                               \
+	{                                                                                \
+		.name = n, .arg = a, .type = t, .sources = src,                          \
+		.offset =                                                                \
+			offsetof(s, field) + 0 * sizeof((ctype *)0 == &((s *)0)->field), \
+		.def = d, .help = h                                                      \
 	}
-#define FAVO_OPT_STR(name, arg, s, field, src, def, help) \
+#define FAVO_OPT_STR(name, arg, s, field, src, def, help)                                \
 	FAVO_OPT_ROW_(name, arg, FAVO_OPT_STR_T, char *, s, field, src, def, help)
-#define FAVO_OPT_FLAG(name, s, field, src, help) \
+#define FAVO_OPT_FLAG(name, s, field, src, help)                                         \
 	FAVO_OPT_ROW_(name, NULL, FAVO_OPT_BOOL_T, bool, s, field, src, NULL, help)
-#define FAVO_OPT_BOOL(name, arg, s, field, src, def, help) \
+#define FAVO_OPT_BOOL(name, arg, s, field, src, def, help)                               \
 	FAVO_OPT_ROW_(name, arg, FAVO_OPT_BOOL_T, bool, s, field, src, def, help)
-#define FAVO_OPT_U64(name, arg, s, field, src, def, help) \
+#define FAVO_OPT_U64(name, arg, s, field, src, def, help)                                \
 	FAVO_OPT_ROW_(name, arg, FAVO_OPT_U64_T, uint64_t, s, field, src, def, help)
-#define FAVO_OPT_SIZE(name, arg, s, field, src, def, help) \
+#define FAVO_OPT_SIZE(name, arg, s, field, src, def, help)                               \
 	FAVO_OPT_ROW_(name, arg, FAVO_OPT_SIZE_T, uint64_t, s, field, src, def, help)
-#define FAVO_OPT_DURATION(name, arg, s, field, src, def, help) \
+#define FAVO_OPT_DURATION(name, arg, s, field, src, def, help)                           \
 	FAVO_OPT_ROW_(name, arg, FAVO_OPT_DURATION_T, uint64_t, s, field, src, def, help)
-#define FAVO_OPT_FN(n, a, f, src, h) \
-	{ \
-		.name = n, .arg = a, .type = FAVO_OPT_FN_T, .sources = src, .help = h, .fn = f \
+#define FAVO_OPT_FN(n, a, f, src, h)                                                     \
+	{                                                                                \
+		.name = n, .arg = a, .type = FAVO_OPT_FN_T, .sources = src, .help = h,   \
+		.fn = f                                                                  \
 	}
 
 struct favo_opts {
-	const char *program;	/* "favo-vmm" */
-	const char *synopsis;	/* "[OPTION]... COMMAND"; may be NULL */
-	const char *about;	/* one sentence for --help; may be NULL */
+	const char *program; /* "favo-vmm" */
+	const char *synopsis; /* "[OPTION]... COMMAND"; may be NULL */
+	const char *about; /* one sentence for --help; may be NULL */
 	const char *env_prefix; /* "FAVO"; NULL: no environment */
 	const struct favo_opt *table;
 	size_t n;
@@ -103,8 +104,8 @@ int favo_opts_cli(const struct favo_opts *o, int argc, char **argv, int *first,
 		  struct favo_err *err) favo_must_check;
 
 /* Set one option by its name, as the file would. */
-int favo_opts_set(const struct favo_opts *o, const struct favo_opt *opt, const char *value,
-		  struct favo_err *err) favo_must_check;
+int favo_opts_set(const struct favo_opts *o, const struct favo_opt *opt,
+		  const char *value, struct favo_err *err) favo_must_check;
 
 void favo_opts_help(const struct favo_opts *o, FILE *f);
 

@@ -60,7 +60,8 @@ int favo_parse_size(uint64_t *bytes, const char *text, struct favo_err *err)
 			end++;
 	}
 	if (ret == -EINVAL || (ret == 0 && *end))
-		return favo_fail(err, EINVAL, "'%s' is not a size such as 512M or 2G", text);
+		return favo_fail(err, EINVAL, "'%s' is not a size such as 512M or 2G",
+				 text);
 	if (ret < 0 || v > UINT64_MAX >> shift)
 		return favo_fail(err, ERANGE, "size %s is too large", text);
 	*bytes = v << shift;
@@ -72,7 +73,7 @@ int favo_parse_duration(uint64_t *ms, const char *text, struct favo_err *err)
 	static const struct {
 		const char *unit;
 		uint64_t ms;
-	} units[] = {{"", 1000},    {"ms", 1},	    {"s", 1000},
+	} units[] = {{"", 1000},   {"ms", 1},	   {"s", 1000},
 		     {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
 	const char *end;
 	uint64_t v;
@@ -88,7 +89,8 @@ int favo_parse_duration(uint64_t *ms, const char *text, struct favo_err *err)
 	}
 	if (ret == -ERANGE)
 		return favo_fail(err, ERANGE, "duration %s is too long", text);
-	return favo_fail(err, EINVAL, "'%s' is not a duration such as 500ms, 30s or 5m", text);
+	return favo_fail(err, EINVAL, "'%s' is not a duration such as 500ms, 30s or 5m",
+			 text);
 }
 
 int favo_parse_bool(bool *out, const char *text, struct favo_err *err)
@@ -109,7 +111,8 @@ int favo_parse_bool(bool *out, const char *text, struct favo_err *err)
 
 char *favo_format_size(char *buf, size_t size, uint64_t bytes)
 {
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	static const char *const units[] = {"B",   "KiB", "MiB", "GiB",
+					    "TiB", "PiB", "EiB"};
 	double v = (double)bytes;
 	size_t i = 0;
 
@@ -149,13 +152,14 @@ int favo_hex_decode(void *bytes, size_t n, const char *text, struct favo_err *er
 	uint8_t *p = bytes;
 
 	if (strlen(text) != 2 * n)
-		return favo_fail(err, EINVAL, "%zu hex digits where %zu are due", strlen(text),
-				 2 * n);
+		return favo_fail(err, EINVAL, "%zu hex digits where %zu are due",
+				 strlen(text), 2 * n);
 	for (size_t i = 0; i < n; i++) {
 		int hi = hex_digit(text[2 * i]), lo = hex_digit(text[2 * i + 1]);
 
 		if (hi < 0 || lo < 0)
-			return favo_fail(err, EINVAL, "not a hex digit at position %zu", 2 * i);
+			return favo_fail(err, EINVAL, "not a hex digit at position %zu",
+					 2 * i);
 		p[i] = (uint8_t)(hi << 4 | lo);
 	}
 	return 0;
@@ -207,8 +211,8 @@ int favo_base64url_decode(void **out, size_t *n, const char *text, size_t len,
 		const char *at = text[i] ? strchr(base64url, text[i]) : NULL;
 
 		if (!at)
-			return favo_fail(err, EINVAL, "base64: bad character at position %zu",
-					 i);
+			return favo_fail(err, EINVAL,
+					 "base64: bad character at position %zu", i);
 		acc = acc << 6 | (uint32_t)(at - base64url);
 		bits += 6;
 		if (bits >= 8) {
@@ -286,14 +290,16 @@ static int expand_range(struct name_list *list, const char *prefix, size_t prefi
 	if (*end == '-') {
 		const char *second = end + 1;
 
-		if (!isdigit((unsigned char)*second) || parse_number(&to, second, &end) < 0 ||
-		    end - second > 9 || to < from)
-			return favo_fail(err, EINVAL, "host list: bad range at '%.20s'", start);
+		if (!isdigit((unsigned char)*second) ||
+		    parse_number(&to, second, &end) < 0 || end - second > 9 || to < from)
+			return favo_fail(err, EINVAL, "host list: bad range at '%.20s'",
+					 start);
 	}
 	for (; from <= to; from++) {
 		ret = list_add(list,
-			       favo_asprintf("%.*s%0*llu%.*s", (int)prefix_len, prefix, width,
-					     (unsigned long long)from, (int)suffix_len, suffix),
+			       favo_asprintf("%.*s%0*llu%.*s", (int)prefix_len, prefix,
+					     width, (unsigned long long)from,
+					     (int)suffix_len, suffix),
 			       err);
 		if (ret < 0)
 			return ret;
@@ -310,14 +316,15 @@ static int expand_item(struct name_list *list, const char *item, size_t len,
 
 	if (!open) {
 		if (len == 0 || memchr(item, ']', len))
-			return favo_fail(err, EINVAL, "host list: bad name '%.*s'", (int)len,
-					 item);
+			return favo_fail(err, EINVAL, "host list: bad name '%.*s'",
+					 (int)len, item);
 		return list_add(list, strndup(item, len), err);
 	}
 	close = memchr(open, ']', len - (size_t)(open - item));
 	if (!close || memchr(close, '[', len - (size_t)(close - item)))
-		return favo_fail(err, EINVAL, "host list: brackets do not match in '%.*s'",
-				 (int)len, item);
+		return favo_fail(err, EINVAL,
+				 "host list: brackets do not match in '%.*s'", (int)len,
+				 item);
 	for (p = open + 1;; p++) {
 		int ret = expand_range(list, item, (size_t)(open - item), &p, close + 1,
 				       len - (size_t)(close + 1 - item), err);
@@ -327,7 +334,8 @@ static int expand_item(struct name_list *list, const char *item, size_t len,
 		if (p == close)
 			return 0;
 		if (*p != ',')
-			return favo_fail(err, EINVAL, "host list: bad number at '%.20s'", p);
+			return favo_fail(err, EINVAL, "host list: bad number at '%.20s'",
+					 p);
 	}
 }
 

@@ -16,10 +16,12 @@ int favo_parse_u64(uint64_t *out, const char *text, uint64_t min, uint64_t max,
 		   struct favo_err *err) favo_must_check;
 
 /* Bytes: 4096, 64K, 512M, 2G, 1T (powers of 1024; "MiB" and "MB" mean M). */
-int favo_parse_size(uint64_t *bytes, const char *text, struct favo_err *err) favo_must_check;
+int favo_parse_size(uint64_t *bytes, const char *text,
+		    struct favo_err *err) favo_must_check;
 
 /* Milliseconds: 500ms, 10s, 2m, 1h, 1d; a bare number is seconds. */
-int favo_parse_duration(uint64_t *ms, const char *text, struct favo_err *err) favo_must_check;
+int favo_parse_duration(uint64_t *ms, const char *text,
+			struct favo_err *err) favo_must_check;
 
 /* yes/no, on/off, true/false, 1/0. */
 int favo_parse_bool(bool *out, const char *text, struct favo_err *err) favo_must_check;
@@ -30,8 +32,8 @@ char *favo_format_size(char *buf, size_t size, uint64_t bytes);
 /* Lower-case hex of n bytes; out holds 2 * n + 1. */
 void favo_hex_encode(char *out, const void *bytes, size_t n);
 /* Exactly 2 * n hex digits, nothing else. */
-int favo_hex_decode(void *bytes, size_t n, const char *text, struct favo_err *err)
-	favo_must_check;
+int favo_hex_decode(void *bytes, size_t n, const char *text,
+		    struct favo_err *err) favo_must_check;
 
 /* base64url without padding (RFC 4648 section 5); caller frees *out. */
 int favo_base64url_encode(char **out, const void *bytes, size_t n,

@@ -18,7 +18,7 @@
 #define FAVO_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define FAVO_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FAVO_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define favo_container_of(ptr, type, member) \
+#define favo_container_of(ptr, type, member)                                             \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void favo_cleanup_free(void *p)
@@ -60,11 +60,11 @@ static inline int favo_steal_fd(int *fd)
 	return ret;
 }
 
-#define favo_steal_ptr(pp) \
-	({ \
-		__typeof__(*(pp)) favo_stolen_ = *(pp); \
-		*(pp) = NULL; \
-		favo_stolen_; \
+#define favo_steal_ptr(pp)                                                               \
+	({                                                                               \
+		__typeof__(*(pp)) favo_stolen_ = *(pp);                                  \
+		*(pp) = NULL;                                                            \
+		favo_stolen_;                                                            \
 	})
 
 /* Close *fd if it is open, leave -1; keeps errno. */

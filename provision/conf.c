@@ -8,15 +8,15 @@
 #include "common/util.h"
 
 #define FILE_OR_ENV (FAVO_FROM_FILE | FAVO_FROM_ENV)
-#define STR(name, arg, field, def, help) \
+#define STR(name, arg, field, def, help)                                                 \
 	FAVO_OPT_STR(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
-#define U64(name, arg, field, def, help) \
+#define U64(name, arg, field, def, help)                                                 \
 	FAVO_OPT_U64(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
-#define SIZE(name, arg, field, def, help) \
+#define SIZE(name, arg, field, def, help)                                                \
 	FAVO_OPT_SIZE(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
-#define DURATION(name, arg, field, def, help) \
+#define DURATION(name, arg, field, def, help)                                            \
 	FAVO_OPT_DURATION(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
-#define BOOL(name, arg, field, def, help) \
+#define BOOL(name, arg, field, def, help)                                                \
 	FAVO_OPT_BOOL(name, arg, struct favo_conf, field, FILE_OR_ENV, def, help)
 
 static const struct favo_opt rows[] = {
@@ -36,8 +36,7 @@ static const struct favo_opt rows[] = {
 	    "private Ed25519 key that favod signs grants with; only on favod's host"),
 	DURATION("grant-lifetime", "TIME", grant_lifetime_ms, "30d",
 		 "how long after submission a job may start"),
-	STR("site-kernel", "PATH", site_kernel, "",
-	    "kernel for images that bring none"),
+	STR("site-kernel", "PATH", site_kernel, "", "kernel for images that bring none"),
 	STR("site-modules", "DIR", site_modules, "",
 	    "modules of site_kernel, as under /lib/modules/RELEASE"),
 
@@ -57,7 +56,8 @@ static const struct favo_opt rows[] = {
 	DURATION("boot-timeout", "TIME", boot_timeout_ms, "120s",
 		 "a guest that is not ready after this fails its job"),
 	SIZE("vm-overhead", "SIZE", vm_overhead_bytes, "48M",
-	     "memory of the allocation kept for the hypervisor and the kernel's page tables"),
+	     "memory of the allocation kept for the hypervisor and the kernel's page "
+	     "tables"),
 	SIZE("vm-memory", "SIZE", vm_memory_bytes, "1G",
 	     "guest memory when Slurm gives the job no memory limit"),
 	SIZE("cache-size", "SIZE", cache_bytes, "20G", "bound of a node's image cache"),
@@ -65,8 +65,7 @@ static const struct favo_opt rows[] = {
 	STR("cgroup", "PATH", cgroup, "auto",
 	    "where Slurm keeps its cgroups, below each hierarchy; auto: found by itself"),
 	STR("huge-pages", "WHEN", huge_pages, "auto", "auto, always or never"),
-	BOOL("sandbox", "yes|no", sandbox, "no",
-	     "every job runs as with --vm-sandbox"),
+	BOOL("sandbox", "yes|no", sandbox, "no", "every job runs as with --vm-sandbox"),
 };
 
 static struct favo_opts opts_of(struct favo_conf *conf)

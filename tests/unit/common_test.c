@@ -45,12 +45,23 @@ static void sizes_and_durations(void **state)
 	static const struct {
 		const char *text;
 		int64_t value; /* -1: refused */
-	} sizes[] = {{"0", 0},	       {"4096", 4096},	 {"64K", 65536},  {"512M", 512 << 20},
-		     {"2GiB", 2LL << 30}, {"1mb", 1 << 20}, {"", -1},	  {"-1", -1},
-		     {"1X", -1},	  {"1Mx", -1},	    {" 1", -1},	  {"99999999999999999999", -1},
+	} sizes[] = {{"0", 0},
+		     {"4096", 4096},
+		     {"64K", 65536},
+		     {"512M", 512 << 20},
+		     {"2GiB", 2LL << 30},
+		     {"1mb", 1 << 20},
+		     {"", -1},
+		     {"-1", -1},
+		     {"1X", -1},
+		     {"1Mx", -1},
+		     {" 1", -1},
+		     {"99999999999999999999", -1},
 		     {"99999999999T", -1}},
-	  times[] = {{"5", 5000}, {"500ms", 500}, {"2m", 120000}, {"1d", 86400000},
-		     {"1x", -1},  {"", -1},	  {"ms", -1},	  {"99999999999999999d", -1}};
+	  times[] = {{"5", 5000},    {"500ms", 500},
+		     {"2m", 120000}, {"1d", 86400000},
+		     {"1x", -1},     {"", -1},
+		     {"ms", -1},     {"99999999999999999d", -1}};
 	struct favo_err err;
 	uint64_t v;
 
@@ -85,7 +96,8 @@ static void base64url(void **state)
 		size_t len;
 
 		assert_int_equal(favo_base64url_encode(&text, bytes, n, &err), 0);
-		assert_int_equal(favo_base64url_decode(&back, &len, text, strlen(text), &err), 0);
+		assert_int_equal(
+			favo_base64url_decode(&back, &len, text, strlen(text), &err), 0);
 		assert_int_equal(len, n);
 		assert_memory_equal(back, bytes, n);
 	}
@@ -206,10 +218,12 @@ static int count_call(void *target, const char *value, struct favo_err *err)
 }
 
 static const struct favo_opt rows[] = {
-	FAVO_OPT_STR("the-name", "TEXT", struct target, name, FAVO_FROM_ANY, "none", "a name"),
+	FAVO_OPT_STR("the-name", "TEXT", struct target, name, FAVO_FROM_ANY, "none",
+		     "a name"),
 	FAVO_OPT_U64("count", "N", struct target, count, FAVO_FROM_ANY, "3", "a count"),
 	FAVO_OPT_SIZE("size", "SIZE", struct target, size, FAVO_FROM_ANY, "1K", "a size"),
-	FAVO_OPT_DURATION("time", "TIME", struct target, time, FAVO_FROM_FILE, NULL, "a time"),
+	FAVO_OPT_DURATION("time", "TIME", struct target, time, FAVO_FROM_FILE, NULL,
+			  "a time"),
 	FAVO_OPT_FLAG("flag", struct target, flag, FAVO_FROM_ANY, "a flag"),
 	FAVO_OPT_FN("call", "V", count_call, FAVO_FROM_CLI, "a call"),
 };
@@ -223,8 +237,10 @@ static void option_sources(void **state)
 			      .n = FAVO_ARRAY_SIZE(rows),
 			      .target = &t};
 	char path[] = "/tmp/favo-options-XXXXXX";
-	char *argv[] = {"p", "--size=4K", "--flag", "--call", "a", "--call=b", "run", "-x", NULL};
-	char *unknown[] = {"p", "--time", "3", NULL}, *bad[] = {"p", "--call", "bad", NULL};
+	char *argv[] = {"p",	    "--size=4K", "--flag", "--call", "a",
+			"--call=b", "run",	 "-x",	   NULL};
+	char *unknown[] = {"p", "--time", "3", NULL},
+	     *bad[] = {"p", "--call", "bad", NULL};
 	char *missing[] = {"p", "--count", NULL}, *off[] = {"p", "--no-flag", NULL};
 	const char *text = "# c\n\nthe_name = a b \ncount=5\ntime = 2m\n";
 	struct favo_err err;
@@ -292,7 +308,8 @@ static void digest(void **state)
 	(void)state;
 	/* FIPS 180-4 example: "abc". */
 	assert_int_equal(favo_sha256_hex(hex, "abc", 3, &err), 0);
-	assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_string_equal(
+		hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 	assert_int_equal(favo_sha256(one, "abc", 3, &err), 0);
 	assert_int_equal(favo_sha256_new(&ctx, &err), 0);
 	assert_int_equal(favo_sha256_update(ctx, "a", 1, &err), 0);
@@ -304,9 +321,9 @@ static void digest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(error_object),	 cmocka_unit_test(sizes_and_durations),
-		cmocka_unit_test(base64url),	 cmocka_unit_test(host_lists),
-		cmocka_unit_test(files),	 cmocka_unit_test(fd_passing),
+		cmocka_unit_test(error_object),	  cmocka_unit_test(sizes_and_durations),
+		cmocka_unit_test(base64url),	  cmocka_unit_test(host_lists),
+		cmocka_unit_test(files),	  cmocka_unit_test(fd_passing),
 		cmocka_unit_test(option_sources), cmocka_unit_test(strict_json),
 		cmocka_unit_test(digest),
 	};
