@@ -143,11 +143,25 @@ static int get_groups(struct favo_guest_config *c, const json_t *user,
 
 		ret = favo_json_only(item, keys, err);
 		if (ret == 0)
-			ret = get_name(g->name, sizeof(g->name), item, "name", err);
+			ret = get_text(g->name, sizeof(g->name), item, "name", err);
 		if (ret == 0)
 			ret = get_u32(&g->gid, item, "gid", UINT32_MAX - 1, err);
 	}
 	return ret < 0 ? favo_wrap(err, ret, "group %zu", c->n_groups - 1) : 0;
+}
+
+/* passwd(5): an empty shell is /bin/sh. */
+static int get_shell(struct favo_guest_config *c, const json_t *user,
+		     struct favo_err *err)
+{
+	const char *shell;
+	int ret = favo_json_str(&shell, user, "shell", err);
+
+	if (ret < 0 || *shell)
+		return ret < 0 ? ret
+			       : get_path(c->shell, sizeof(c->shell), user, "shell", err);
+	snprintf(c->shell, sizeof(c->shell), "/bin/sh");
+	return 0;
 }
 
 static int get_user(struct favo_guest_config *c, const json_t *obj, struct favo_err *err)
@@ -160,7 +174,7 @@ static int get_user(struct favo_guest_config *c, const json_t *obj, struct favo_
 	if (ret == 0)
 		ret = favo_json_only(user, keys, err);
 	if (ret == 0)
-		ret = get_name(c->user, sizeof(c->user), user, "name", err);
+		ret = get_text(c->user, sizeof(c->user), user, "name", err);
 	if (ret == 0)
 		ret = get_u32(&c->uid, user, "uid", UINT32_MAX - 1, err);
 	if (ret == 0)
@@ -168,7 +182,7 @@ static int get_user(struct favo_guest_config *c, const json_t *obj, struct favo_
 	if (ret == 0)
 		ret = get_path(c->home, sizeof(c->home), user, "home", err);
 	if (ret == 0)
-		ret = get_path(c->shell, sizeof(c->shell), user, "shell", err);
+		ret = get_shell(c, user, err);
 	if (ret == 0)
 		ret = get_groups(c, user, err);
 	return ret < 0 ? favo_wrap(err, ret, "user") : 0;
