@@ -99,7 +99,7 @@ write_etc() {
 write_node() {
 	local name=$1 dir=$2
 	rm -rf "$dir"
-	mkdir -p "$dir/node/files/lab"
+	mkdir -p "$dir/node/files/lab" "$dir/node/files/opt/favo-demo"
 	cp -a "$LAB/ctl/etc" "$dir/node/files/etc"
 	cp -p "$LAB/keys/exec.token" "$dir/node/files/lab/exec.token"
 	cat >"$dir/node/config" <<END

@@ -33,7 +33,7 @@ mounts() {
 	mount -t tmpfs -o mode=755 tmpfs /run
 	mount -t tmpfs -o mode=1777 tmpfs /tmp
 	mount --bind /mnt/lab/home /home
-	mkdir -p /run/munge /run/favo /var/lib/favo /var/log/favo /var/log/slurm /opt/favo
+	mkdir -p /run/munge /run/favo /var/lib/favo /var/log/favo /var/log/slurm /opt/favo /opt/favo-demo
 	mount --bind /mnt/lab/favod /var/lib/favo
 	mkdir -p /mnt/lab/logs/ctl/slurm /mnt/lab/logs/ctl/favo
 	mount --bind /mnt/lab/logs/ctl/slurm /var/log/slurm

@@ -15,27 +15,48 @@ LAB_VERBOSE=${LAB_VERBOSE:-1}
 say() { [ "$LAB_VERBOSE" = 0 ] || printf '%s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-# step NAME LOG COMMAND...: runs a command with its output in LOG. Says what it
-# does once it takes longer than two seconds and how long it took in the end; a
-# failure names the step, shows the end of the log and says where all of it is.
+# on_exit FUNCTION: calls it, with what runs in a step ended, however the program
+# ends. For signals this works at once: steps are waited for, not run in front.
+on_exit() {
+	# shellcheck disable=SC2064 # the function's name is wanted now
+	trap "on_exit_run $1" EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+}
+on_exit_run() {
+	local code=$?
+	trap - EXIT
+	trap '' INT TERM HUP
+	[ -z "${step_pid:-}" ] || kill -s TERM -- "-$step_pid" 2>/dev/null || :
+	[ -z "${step_pid:-}" ] || wait "$step_pid" 2>/dev/null || :
+	"$1"
+	exit "$code"
+}
+on_exit_off() { trap - EXIT INT TERM HUP; }
+
+# step NAME LOG COMMAND...: runs a command in a process group of its own with
+# its output in LOG. Says what it does once it takes longer than two seconds and
+# how long it took in the end; a failure names the step, shows the end of the
+# log and says where all of it is.
 step() {
-	local name=$1 log=$2 start=$SECONDS pid code=0 shown=0
+	local name=$1 log=$2 start=$SECONDS code=0 shown=0
 	shift 2
 	mkdir -p "$(dirname "$log")"
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
-	pid=$!
-	step_pid=$pid
-	while step_running "$pid"; do
-		step_wait "$pid"
+	step_pid=$!
+	set +m
+	while step_running "$step_pid"; do
+		step_wait "$step_pid"
 		[ "$LAB_VERBOSE" = 1 ] && [ $((SECONDS - start)) -ge 2 ] || continue
 		if [ -t 2 ]; then
-			printf '\r  %s … %ds ' "$name" $((SECONDS - start)) >&2
+			printf '\r  %s … %d s ' "$name" $((SECONDS - start)) >&2
 		elif [ $shown = 0 ]; then
 			printf '  %s …\n' "$name" >&2
 		fi
 		shown=1
 	done
-	wait "$pid" || code=$?
+	wait "$step_pid" || code=$?
 	step_pid=
 	if [ $code != 0 ]; then
 		[ $shown = 1 ] && [ -t 2 ] && echo >&2
