@@ -2,10 +2,13 @@
 /*
  * Image cache of a node: whole images as plain files that a VM opens.
  *
- *   images/<64 hex>/manifest.json kernel initramfs root.img   complete image
- *   images/<64 hex>.part/         the same while it is filled, with "have",
- *                                 one byte per chunk that root.img holds
- *   images/<64 hex>/pin.HOLDER    empty file: HOLDER uses the image
+ *   images/<64 hex>/       complete image: manifest.json index kernel
+ *                          initramfs root.img, "used" (its time: last use),
+ *                          pin.HOLDER (empty: HOLDER uses the image), and
+ *                          "unsynced" until the disk is known to have it all
+ *   images/<64 hex>.part/  the same while it is filled, with "have", one byte
+ *                          per chunk that root.img holds
+ *   images/<64 hex>.dead/  being removed
  *
  * To fill: begin with the manifest, then ask for missing digests, fetch them
  * (POST /v1/blobs), put each answer, until nothing is missing; then commit.
@@ -37,7 +40,10 @@
 struct favo_cache;
 struct favo_fetch;
 
-/* Makes the folders; drops unreadable leftovers. */
+/*
+ * Makes the folders and removes leftovers. Images that a crash of the machine
+ * may have torn are checked in full, and dropped when damaged.
+ */
 int favo_cache_open(struct favo_cache **out, const char *dir, struct favo_err *err);
 void favo_cache_close(struct favo_cache *cache);
 
@@ -72,6 +78,13 @@ int favo_cache_unpin(struct favo_cache *cache, const struct favo_digest *id,
 typedef bool favo_cache_alive_fn(const char *holder, void *user);
 int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_alive,
 			  void *user, struct favo_err *err);
+
+/*
+ * Read everything again and compare with the digests: -EBADMSG names the
+ * first part that is wrong. Slow: the whole image is hashed.
+ */
+int favo_cache_verify(struct favo_cache *cache, const struct favo_digest *id,
+		      struct favo_err *err);
 
 struct favo_cache_entry {
 	struct favo_digest id;
@@ -132,7 +145,10 @@ struct favo_fetch_progress {
 };
 void favo_fetch_progress(const struct favo_fetch *fetch, struct favo_fetch_progress *out);
 
-/* -EAGAIN while something is missing. Durable on return. */
+/*
+ * -EAGAIN while something is missing. The image is complete on return and the
+ * disk follows: what a crash of the machine tears the next open finds.
+ */
 int favo_fetch_commit(struct favo_fetch *fetch, struct favo_err *err);
 /* What was put stays on disk for the next begin. NULL is allowed. */
 void favo_fetch_free(struct favo_fetch *fetch);
