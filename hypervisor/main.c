@@ -365,6 +365,8 @@ int main(int argc, char **argv)
 	int first = 0, ret, code;
 
 	favo_log_init("favo-vmm", FAVO_INFO, false, NULL);
+	/* jansson would open /dev/urandom at its first object: not in the jail. */
+	json_object_seed(0);
 	ret = favo_opts_defaults(&opts, &err);
 	ret = ret ? ret : favo_opts_cli(&opts, argc, argv, &first, &err);
 	if (ret > 0)
