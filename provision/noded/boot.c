@@ -431,7 +431,7 @@ static int save_vm(const struct job *job, struct favo_err *err)
 static int launch(struct start *s, struct favo_err *err)
 {
 	struct job *job = s->job;
-	const struct favo_cgroup_limits limits = {
+	const struct favo_job_cgroup_limits limits = {
 		.mem_bytes = job->s.mem_mb * MIB,
 		.cores = job->s.cores,
 	};
@@ -450,7 +450,7 @@ static int launch(struct start *s, struct favo_err *err)
 	};
 	int gate = -1, ret;
 
-	ret = favo_cgroup_create(&job->vm.cgroup, &limits, err);
+	ret = favo_job_cgroup_create(&job->vm.cgroup, &limits, err);
 	if (ret >= 0)
 		ret = favo_launch_begin(&l, &job->vm.process, &gate, err);
 	if (ret < 0)

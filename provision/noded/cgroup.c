@@ -37,7 +37,7 @@ static bool exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
-static bool is_v2(const struct favo_cgroup *cg)
+static bool is_v2(const struct favo_job_cgroup *cg)
 {
 	char path[PATH_SIZE];
 
@@ -46,7 +46,7 @@ static bool is_v2(const struct favo_cgroup *cg)
 }
 
 /* Slurm's top directory of this node. */
-static void base_path(const struct favo_cgroup *cg, const char *controller, char *buf,
+static void base_path(const struct favo_job_cgroup *cg, const char *controller, char *buf,
 		      size_t size)
 {
 	if (cg->base[0]) {
@@ -72,8 +72,8 @@ static void base_path(const struct favo_cgroup *cg, const char *controller, char
 		snprintf(buf, size, "%s/favo.slice", cg->root);
 }
 
-char *favo_cgroup_path(const struct favo_cgroup *cg, const char *controller, int depth,
-		       char *buf, size_t size)
+char *favo_job_cgroup_path(const struct favo_job_cgroup *cg, const char *controller,
+			   int depth, char *buf, size_t size)
 {
 	char base[PATH_SIZE / 2], user[32] = "";
 
@@ -89,7 +89,7 @@ char *favo_cgroup_path(const struct favo_cgroup *cg, const char *controller, int
 }
 
 /* The directory whose lock Slurm takes while it makes or removes groups. */
-static int lock_root(const struct favo_cgroup *cg, const char *controller)
+static int lock_root(const struct favo_job_cgroup *cg, const char *controller)
 {
 	const struct timespec pause = {.tv_nsec = 20000000};
 	int64_t end = favo_now_ms() + LOCK_WAIT_MS;
@@ -161,7 +161,7 @@ static int make_dir(const char *path, struct favo_err *err)
 }
 
 /* The chain base, user, job, favo of one v1 controller. */
-static int create_v1_dirs(const struct favo_cgroup *cg, const char *controller,
+static int create_v1_dirs(const struct favo_job_cgroup *cg, const char *controller,
 			  struct favo_err *err)
 {
 	char parent[PATH_SIZE], path[PATH_SIZE];
@@ -172,7 +172,7 @@ static int create_v1_dirs(const struct favo_cgroup *cg, const char *controller,
 		if (depth == 3)
 			base_path(cg, controller, path, sizeof(path));
 		else
-			favo_cgroup_path(cg, controller, depth, path, sizeof(path));
+			favo_job_cgroup_path(cg, controller, depth, path, sizeof(path));
 		ret = make_dir(path, err);
 		if (!strcmp(controller, "cpuset"))
 			inherit_cpuset(path, parent);
@@ -193,8 +193,8 @@ static void limit_memory_v1(const char *dir, uint64_t bytes)
 	(void)put(dir, "memory.memsw.limit_in_bytes", text);
 }
 
-static int create_v1(const struct favo_cgroup *cg,
-		     const struct favo_cgroup_limits *limits, struct favo_err *err)
+static int create_v1(const struct favo_job_cgroup *cg,
+		     const struct favo_job_cgroup_limits *limits, struct favo_err *err)
 {
 	char path[PATH_SIZE];
 	int made = 0;
@@ -211,14 +211,14 @@ static int create_v1(const struct favo_cgroup *cg,
 		 * cannot be narrowed below its child. So ours comes only inside
 		 * Slurm's; else the launcher binds the VMM to the job's CPUs.
 		 */
-		favo_cgroup_path(cg, controllers[i], 1, path, sizeof(path));
+		favo_job_cgroup_path(cg, controllers[i], 1, path, sizeof(path));
 		if (!strcmp(controllers[i], "cpuset") && !exists(path))
 			continue;
 		lock = lock_root(cg, controllers[i]);
 		ret = create_v1_dirs(cg, controllers[i], err);
 		if (ret < 0)
 			return ret;
-		favo_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
+		favo_job_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
 		if (!strcmp(controllers[i], "memory"))
 			limit_memory_v1(path, limits->mem_bytes);
 		made++;
@@ -227,8 +227,8 @@ static int create_v1(const struct favo_cgroup *cg,
 		    : favo_fail(err, ENOTSUP, "no cgroup controller below %s", cg->root);
 }
 
-static int create_v2(const struct favo_cgroup *cg,
-		     const struct favo_cgroup_limits *limits, struct favo_err *err)
+static int create_v2(const struct favo_job_cgroup *cg,
+		     const struct favo_job_cgroup_limits *limits, struct favo_err *err)
 {
 	static const char *const enable[] = {"+memory", "+cpuset", "+cpu"};
 	favo_autoclose int lock = lock_root(cg, NULL);
@@ -237,7 +237,7 @@ static int create_v2(const struct favo_cgroup *cg,
 	for (int depth = 2; depth >= 0; depth--) {
 		int ret;
 
-		favo_cgroup_path(cg, NULL, depth, path, sizeof(path));
+		favo_job_cgroup_path(cg, NULL, depth, path, sizeof(path));
 		ret = make_dir(path, err);
 		if (ret < 0)
 			return ret;
@@ -257,8 +257,9 @@ static int create_v2(const struct favo_cgroup *cg,
 	return 0;
 }
 
-int favo_cgroup_create(const struct favo_cgroup *cg,
-		       const struct favo_cgroup_limits *limits, struct favo_err *err)
+int favo_job_cgroup_create(const struct favo_job_cgroup *cg,
+			   const struct favo_job_cgroup_limits *limits,
+			   struct favo_err *err)
 {
 	return is_v2(cg) ? create_v2(cg, limits, err) : create_v1(cg, limits, err);
 }
@@ -267,18 +268,18 @@ int favo_cgroup_create(const struct favo_cgroup *cg,
  * Call fn for each directory of the group that exists; stops at a negative
  * return.
  */
-static int each_dir(const struct favo_cgroup *cg, int (*fn)(const char *dir, void *arg),
-		    void *arg)
+static int each_dir(const struct favo_job_cgroup *cg,
+		    int (*fn)(const char *dir, void *arg), void *arg)
 {
 	char path[PATH_SIZE];
 	int ret = 0;
 
 	if (is_v2(cg)) {
-		favo_cgroup_path(cg, NULL, 0, path, sizeof(path));
+		favo_job_cgroup_path(cg, NULL, 0, path, sizeof(path));
 		return exists(path) ? fn(path, arg) : 0;
 	}
 	for (size_t i = 0; ret >= 0 && i < FAVO_ARRAY_SIZE(controllers); i++) {
-		favo_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
+		favo_job_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
 		if (exists(path))
 			ret = fn(path, arg);
 	}
@@ -290,7 +291,7 @@ static int add_pid(const char *dir, void *arg)
 	return put(dir, "cgroup.procs", arg);
 }
 
-int favo_cgroup_add(const struct favo_cgroup *cg, pid_t pid, struct favo_err *err)
+int favo_job_cgroup_add(const struct favo_job_cgroup *cg, pid_t pid, struct favo_err *err)
 {
 	char text[16];
 	int ret;
@@ -304,14 +305,14 @@ int favo_cgroup_add(const struct favo_cgroup *cg, pid_t pid, struct favo_err *er
 	return 0;
 }
 
-uint64_t favo_cgroup_oom_kills(const struct favo_cgroup *cg)
+uint64_t favo_job_cgroup_oom_kills(const struct favo_job_cgroup *cg)
 {
 	bool v2 = is_v2(cg);
 	favo_autofree char *text = NULL;
 	char path[PATH_SIZE];
 	const char *line;
 
-	favo_cgroup_path(cg, v2 ? NULL : "memory", 0, path, sizeof(path));
+	favo_job_cgroup_path(cg, v2 ? NULL : "memory", 0, path, sizeof(path));
 	text = get(path, v2 ? "memory.events" : "memory.oom_control");
 	line = text ? strstr(text, "oom_kill ") : NULL;
 	return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : 0;
@@ -336,7 +337,7 @@ static int kill_dir(const char *dir, void *arg)
 	return 0;
 }
 
-bool favo_cgroup_kill(const struct favo_cgroup *cg)
+bool favo_job_cgroup_kill(const struct favo_job_cgroup *cg)
 {
 	bool empty = true;
 
@@ -344,26 +345,26 @@ bool favo_cgroup_kill(const struct favo_cgroup *cg)
 	return empty;
 }
 
-static int remove_one(const struct favo_cgroup *cg, const char *controller,
+static int remove_one(const struct favo_job_cgroup *cg, const char *controller,
 		      struct favo_err *err)
 {
 	favo_autoclose int lock = -1;
 	char path[PATH_SIZE];
 
-	favo_cgroup_path(cg, controller, 1, path, sizeof(path));
+	favo_job_cgroup_path(cg, controller, 1, path, sizeof(path));
 	if (!exists(path))
 		return 0;
 	lock = lock_root(cg, controller);
-	favo_cgroup_path(cg, controller, 0, path, sizeof(path));
+	favo_job_cgroup_path(cg, controller, 0, path, sizeof(path));
 	if (rmdir(path) < 0 && errno != ENOENT)
 		return favo_fail(err, errno, "rmdir %s: %m", path);
 	/* Those above go if nobody else uses them. */
 	for (int depth = 1; depth <= (controller ? 2 : 1); depth++)
-		rmdir(favo_cgroup_path(cg, controller, depth, path, sizeof(path)));
+		rmdir(favo_job_cgroup_path(cg, controller, depth, path, sizeof(path)));
 	return 0;
 }
 
-int favo_cgroup_remove(const struct favo_cgroup *cg, struct favo_err *err)
+int favo_job_cgroup_remove(const struct favo_job_cgroup *cg, struct favo_err *err)
 {
 	int ret = 0;
 

@@ -16,7 +16,7 @@
 
 #include "common/err.h"
 
-struct favo_cgroup {
+struct favo_job_cgroup {
 	char root[256]; /* "/sys/fs/cgroup" */
 	char node[256]; /* Slurm's name of this node */
 	char base[128]; /* Slurm's directory below each hierarchy; "": find it */
@@ -24,7 +24,7 @@ struct favo_cgroup {
 	uint32_t job;
 };
 
-struct favo_cgroup_limits {
+struct favo_job_cgroup_limits {
 	uint64_t mem_bytes; /* 0: no limit of our own */
 	const char *cores; /* "0-1"; used where Slurm constrains none; may be "" */
 };
@@ -33,28 +33,30 @@ struct favo_cgroup_limits {
  * Make the group, with its limits, in every controller that the node has.
  * Existing directories are used. -ENOTSUP: the node has no usable cgroups.
  */
-int favo_cgroup_create(const struct favo_cgroup *cg,
-		       const struct favo_cgroup_limits *limits, struct favo_err *err);
+int favo_job_cgroup_create(const struct favo_job_cgroup *cg,
+			   const struct favo_job_cgroup_limits *limits,
+			   struct favo_err *err);
 
 /* Move a process into the group; call before it execs anything. */
-int favo_cgroup_add(const struct favo_cgroup *cg, pid_t pid, struct favo_err *err);
+int favo_job_cgroup_add(const struct favo_job_cgroup *cg, pid_t pid,
+			struct favo_err *err);
 
 /* How many processes of the group the kernel killed for lack of memory. */
-uint64_t favo_cgroup_oom_kills(const struct favo_cgroup *cg);
+uint64_t favo_job_cgroup_oom_kills(const struct favo_job_cgroup *cg);
 
 /* Kill all that is in the group; true when it was empty. */
-bool favo_cgroup_kill(const struct favo_cgroup *cg);
+bool favo_job_cgroup_kill(const struct favo_job_cgroup *cg);
 
 /*
  * Remove the group and those of Slurm's directories above it that are empty.
  * Absent is success; -EBUSY while a process is left in it.
  */
-int favo_cgroup_remove(const struct favo_cgroup *cg, struct favo_err *err);
+int favo_job_cgroup_remove(const struct favo_job_cgroup *cg, struct favo_err *err);
 
 /*
  * Path of the group for a v1 controller, or for v2 with controller NULL.
  * Depth 0 is the group itself, 1 the job's directory, 2 the user's (v1) or
  * the scope (v2). Returns buf.
  */
-char *favo_cgroup_path(const struct favo_cgroup *cg, const char *controller, int depth,
-		       char *buf, size_t size);
+char *favo_job_cgroup_path(const struct favo_job_cgroup *cg, const char *controller,
+			   int depth, char *buf, size_t size);

@@ -341,12 +341,12 @@ static void failure_reason(struct job *job, struct favo_failure *f)
  */
 static void place_again(struct job *job)
 {
-	const struct favo_cgroup_limits limits = {.cores = job->s.cores};
+	const struct favo_job_cgroup_limits limits = {.cores = job->s.cores};
 
 	job->vm.placed = true;
 	pthread_mutex_unlock(&job->nd->lock);
-	if (favo_cgroup_create(&job->vm.cgroup, &limits, NULL) >= 0)
-		(void)favo_cgroup_add(&job->vm.cgroup, job->vm.s.pid, NULL);
+	if (favo_job_cgroup_create(&job->vm.cgroup, &limits, NULL) >= 0)
+		(void)favo_job_cgroup_add(&job->vm.cgroup, job->vm.s.pid, NULL);
 	pthread_mutex_lock(&job->nd->lock);
 }
 

@@ -168,7 +168,7 @@ int favo_launch_begin(const struct favo_launch *launch, struct favo_process *pro
 		return favo_fail(err, errno, "fork for %s: %m", launch->path);
 	if (!pid)
 		child_main(launch, theirs, null_fd, &none);
-	ret = favo_cgroup_add(launch->cgroup, pid, err);
+	ret = favo_job_cgroup_add(launch->cgroup, pid, err);
 	if (ret >= 0) {
 		bind_cores(pid, launch->cores);
 		pidfd = pidfd_open(pid, 0);

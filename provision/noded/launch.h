@@ -25,7 +25,7 @@ struct favo_launch {
 	gid_t gid;
 	const gid_t *groups;
 	size_t ngroups;
-	const struct favo_cgroup *cgroup;
+	const struct favo_job_cgroup *cgroup;
 	const char *cores; /* bind to these CPUs where it can be done; may be "" */
 };
 

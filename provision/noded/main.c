@@ -7,6 +7,7 @@
  * adopts them. So a normal end and a crash are the same case.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <fcntl.h>
+#include <time.h>
 
 #include "config.h"
 #include "common/fd.h"
@@ -25,15 +26,19 @@
 
 #define STACK_SIZE (256u << 10)
 #define EVENTS 64
+#define LOCK_WAIT_MS 5000
 
 struct options {
 	char *config;
+	bool check;
 	bool version;
 };
 
 static const struct favo_opt rows[] = {
 	FAVO_OPT_STR("config", "PATH", struct options, config, FAVO_FROM_CLI, NULL,
 		     "configuration (default " FAVO_CONF_PATH ")"),
+	FAVO_OPT_FLAG("check", struct options, check, FAVO_FROM_CLI,
+		      "check the configuration and what the kernel must have, and exit"),
 	FAVO_OPT_FLAG("version", struct options, version, FAVO_FROM_CLI,
 		      "print the version and exit"),
 };
@@ -112,6 +117,8 @@ static int read_boot_id(char out[37], struct favo_err *err)
 /* One daemon per RUN_DIR; the lock goes with the process. */
 static int take_lock(const struct favo_conf *conf, struct favo_err *err)
 {
+	const struct timespec pause = {.tv_nsec = 50000000};
+	int64_t end = favo_now_ms() + LOCK_WAIT_MS;
 	char path[512];
 	int fd, ret;
 
@@ -122,6 +129,9 @@ static int take_lock(const struct favo_conf *conf, struct favo_err *err)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return favo_fail(err, errno, "open %s: %m", path);
+	/* One that was killed just now may still be on its way out. */
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0 && favo_now_ms() < end)
+		nanosleep(&pause, NULL);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		close(fd);
 		return favo_fail(err, EBUSY, "%s: another favo-noded runs already", path);
@@ -160,28 +170,54 @@ static int init_noded(struct noded *nd, const struct favo_conf *conf,
 }
 
 /* What a VM will need: say it now, in the log, not only when a job fails. */
-static void warn_missing(void)
+static int count_missing(const struct favo_conf *conf)
 {
-	static const struct {
-		const char *path, *hint;
-	} devices[] = {
-		{"/dev/kvm", "switch virtualization on in the firmware; modprobe kvm_amd "
-			     "or kvm_intel"},
-		{"/dev/vhost-vsock", "modprobe vhost_vsock"},
-		{"/dev/net/tun", "modprobe tun"},
+	const struct {
+		const char *path;
+		int mode;
+		const char *hint;
+	} needs[] = {
+		{"/dev/kvm", R_OK | W_OK,
+		 "switch virtualization on in the firmware; modprobe kvm_amd or "
+		 "kvm_intel"},
+		{"/dev/vhost-vsock", R_OK | W_OK, "modprobe vhost_vsock"},
+		{"/dev/net/tun", R_OK | W_OK, "modprobe tun"},
+		{conf->grant_pub, R_OK, "copy grant.pub from favod's host"},
+		{conf->vmm_path, X_OK, "install favo, or set vmm_path"},
+		{conf->init_path, R_OK, "install favo, or set init_path"},
 	};
+	int missing = 0;
 
-	for (size_t i = 0; i < FAVO_ARRAY_SIZE(devices); i++)
-		if (access(devices[i].path, R_OK | W_OK) < 0)
-			favo_log(FAVO_WARN, "%s: %s; no VM can start before: %s",
-				 devices[i].path, strerror(errno), devices[i].hint);
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(needs); i++) {
+		if (access(needs[i].path, needs[i].mode) == 0)
+			continue;
+		favo_log(FAVO_WARN, "%s: %s; no VM can start before: %s", needs[i].path,
+			 strerror(errno), needs[i].hint);
+		missing++;
+	}
+	return missing;
+}
+
+static int check(const struct favo_conf *conf)
+{
+	favo_autograntkey struct favo_grant_key *key = NULL;
+	struct favo_err err = {0};
+	int missing = count_missing(conf);
+
+	if (favo_grant_key_load_public(&key, conf->grant_pub, &err) < 0) {
+		favo_log(FAVO_ERROR, "%s", err.msg);
+		missing++;
+	}
+	if (!missing)
+		puts("ok: a virtual machine could start on this node");
+	return missing ? 1 : 0;
 }
 
 static int start(struct noded *nd, struct favo_err *err)
 {
 	int ret;
 
-	warn_missing();
+	count_missing(nd->conf);
 	ret = favo_report_start(nd, err);
 	/* Before old VMs are adopted, so that their guests find us. */
 	if (ret >= 0 && favo_guest_listen(nd, err) < 0)
@@ -237,7 +273,7 @@ static int load(int argc, char **argv, struct options *options, struct favo_conf
 {
 	const struct favo_opts opts = {
 		.program = "favo-noded",
-		.synopsis = "[--config PATH]",
+		.synopsis = "[--config PATH] [--check]",
 		.about = "Node agent of Favo: fetches images, starts and removes the VMs "
 			 "of Slurm "
 			 "jobs. Runs as root on every compute node.",
@@ -286,6 +322,8 @@ int main(int argc, char **argv)
 		favo_log(FAVO_ERROR, "%s", err.msg);
 		return 2;
 	}
+	if (options.check)
+		return check(&conf);
 	favo_log_init("favo-noded", level, true, NULL);
 	umask(022);
 	signal_fd = block_signals();

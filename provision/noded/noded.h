@@ -48,7 +48,7 @@ struct fetch {
 
 struct vm {
 	struct favo_vm_state s;
-	struct favo_cgroup cgroup;
+	struct favo_job_cgroup cgroup;
 	struct favo_process process;
 	bool started; /* L: process is valid */
 	bool exited; /* L */
@@ -198,9 +198,9 @@ void favo_vm_console_line(const struct noded *nd, uint32_t job, uint32_t index, 
  * socket, pin, directory. Idempotent; no lock.
  */
 int favo_vm_cleanup(struct noded *nd, const struct favo_vm_state *s,
-		    const struct favo_cgroup *cg, struct favo_err *err);
+		    const struct favo_job_cgroup *cg, struct favo_err *err);
 void favo_vm_cgroup(const struct noded *nd, const char *node, uid_t uid, uint32_t job,
-		    struct favo_cgroup *out);
+		    struct favo_job_cgroup *out);
 
 /* ---- guest.c ---- */
 

@@ -189,7 +189,7 @@ static bool is_known(struct noded *nd, uint32_t id)
 static void cleanup_stray(struct noded *nd, uint32_t id, uint32_t index)
 {
 	struct favo_vm_state vm = {0};
-	struct favo_cgroup cg;
+	struct favo_job_cgroup cg;
 	struct favo_err err = {0};
 	char path[512];
 	bool good;

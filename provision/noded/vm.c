@@ -56,7 +56,7 @@ char *favo_job_path(const struct noded *nd, uint32_t job, const char *suffix, ch
 }
 
 void favo_vm_cgroup(const struct noded *nd, const char *node, uid_t uid, uint32_t job,
-		    struct favo_cgroup *out)
+		    struct favo_job_cgroup *out)
 {
 	memset(out, 0, sizeof(*out));
 	snprintf(out->root, sizeof(out->root), "%s", FAVO_CGROUP_ROOT);
@@ -198,7 +198,7 @@ static void silent_reason(const struct job *job, struct favo_failure *f)
 	const char *message = line;
 	int status = job->vm.wait_status;
 
-	if (favo_cgroup_oom_kills(&job->vm.cgroup)) {
+	if (favo_job_cgroup_oom_kills(&job->vm.cgroup)) {
 		snprintf(f->cause, sizeof(f->cause),
 			 "out of memory: favo-vmm was killed at the job's memory limit");
 		snprintf(f->remedy, sizeof(f->remedy),
@@ -334,7 +334,7 @@ void favo_vm_stop(struct job *job, int grace_ms)
 
 /* ---- clean-up ---- */
 
-static int cleanup_cgroup(const struct favo_cgroup *cg, struct favo_err *err)
+static int cleanup_cgroup(const struct favo_job_cgroup *cg, struct favo_err *err)
 {
 	const struct timespec pause = {.tv_nsec = 20000000};
 	int64_t end = favo_now_ms() + CGROUP_WAIT_MS;
@@ -345,8 +345,8 @@ static int cleanup_cgroup(const struct favo_cgroup *cg, struct favo_err *err)
 		 * Takes what a crash between fork and the saved state left, and
 		 * gives the kernel time to empty the group.
 		 */
-		favo_cgroup_kill(cg);
-		ret = favo_cgroup_remove(cg, err);
+		favo_job_cgroup_kill(cg);
+		ret = favo_job_cgroup_remove(cg, err);
 		if (ret != -EBUSY || favo_now_ms() > end)
 			return ret;
 		nanosleep(&pause, NULL);
@@ -367,7 +367,7 @@ static void drop_pin(struct noded *nd, const struct favo_vm_state *s)
 }
 
 int favo_vm_cleanup(struct noded *nd, const struct favo_vm_state *s,
-		    const struct favo_cgroup *cg, struct favo_err *err)
+		    const struct favo_job_cgroup *cg, struct favo_err *err)
 {
 	char path[512];
 	int ret, other;

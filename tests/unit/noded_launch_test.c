@@ -38,27 +38,28 @@ static int remove_dir(void **state)
 
 static void test_paths(void **state)
 {
-	struct favo_cgroup cg = {.root = "/none", .node = "n1", .uid = 1000, .job = 12};
+	struct favo_job_cgroup cg = {
+		.root = "/none", .node = "n1", .uid = 1000, .job = 12};
 	char path[512];
 
 	(void)state;
-	assert_string_equal(favo_cgroup_path(&cg, "memory", 0, path, sizeof(path)),
+	assert_string_equal(favo_job_cgroup_path(&cg, "memory", 0, path, sizeof(path)),
 			    "/none/memory/slurm_n1/uid_1000/job_12/favo");
-	assert_string_equal(favo_cgroup_path(&cg, "memory", 1, path, sizeof(path)),
+	assert_string_equal(favo_job_cgroup_path(&cg, "memory", 1, path, sizeof(path)),
 			    "/none/memory/slurm_n1/uid_1000/job_12");
-	assert_string_equal(favo_cgroup_path(&cg, "memory", 2, path, sizeof(path)),
+	assert_string_equal(favo_job_cgroup_path(&cg, "memory", 2, path, sizeof(path)),
 			    "/none/memory/slurm_n1/uid_1000");
-	assert_string_equal(favo_cgroup_path(&cg, NULL, 0, path, sizeof(path)),
+	assert_string_equal(favo_job_cgroup_path(&cg, NULL, 0, path, sizeof(path)),
 			    "/none/favo.slice/job_12/favo");
 	snprintf(cg.base, sizeof(cg.base), "slurm");
-	assert_string_equal(favo_cgroup_path(&cg, "cpu", 1, path, sizeof(path)),
+	assert_string_equal(favo_job_cgroup_path(&cg, "cpu", 1, path, sizeof(path)),
 			    "/none/cpu/slurm/uid_1000/job_12");
 }
 
 /* What is found decides between Slurm's ways to name its top directory. */
 static void test_layouts(void **state)
 {
-	struct favo_cgroup cg = {.node = "n1", .uid = 7, .job = 3};
+	struct favo_job_cgroup cg = {.node = "n1", .uid = 7, .job = 3};
 	char path[1024], want[600];
 
 	(void)state;
@@ -66,55 +67,56 @@ static void test_layouts(void **state)
 	snprintf(path, sizeof(path), "%s/memory/slurm", cg.root);
 	assert_int_equal(favo_mkdirs(path, 0755, NULL), 0);
 	snprintf(want, sizeof(want), "%s/memory/slurm/uid_7/job_3", cg.root);
-	assert_string_equal(favo_cgroup_path(&cg, "memory", 1, path, sizeof(path)), want);
+	assert_string_equal(favo_job_cgroup_path(&cg, "memory", 1, path, sizeof(path)),
+			    want);
 
 	snprintf(cg.root, sizeof(cg.root), "%s/v2", dir);
 	snprintf(path, sizeof(path), "%s/system.slice/n1_slurmstepd.scope", cg.root);
 	assert_int_equal(favo_mkdirs(path, 0755, NULL), 0);
 	snprintf(want, sizeof(want), "%s/system.slice/n1_slurmstepd.scope/job_3/favo",
 		 cg.root);
-	assert_string_equal(favo_cgroup_path(&cg, NULL, 0, path, sizeof(path)), want);
+	assert_string_equal(favo_job_cgroup_path(&cg, NULL, 0, path, sizeof(path)), want);
 }
 
 static void test_create_remove(void **state)
 {
-	struct favo_cgroup cg = {.node = "n1", .uid = 7, .job = 3};
-	const struct favo_cgroup_limits limits = {.mem_bytes = 1 << 20, .cores = "0"};
+	struct favo_job_cgroup cg = {.node = "n1", .uid = 7, .job = 3};
+	const struct favo_job_cgroup_limits limits = {.mem_bytes = 1 << 20, .cores = "0"};
 	char path[512];
 	struct favo_err err = {0};
 
 	(void)state;
 	snprintf(cg.root, sizeof(cg.root), "%s/none", dir);
-	assert_int_equal(favo_cgroup_create(&cg, &limits, &err), -ENOTSUP);
+	assert_int_equal(favo_job_cgroup_create(&cg, &limits, &err), -ENOTSUP);
 	snprintf(cg.root, sizeof(cg.root), "%s/tree", dir);
 	snprintf(path, sizeof(path), "%s/freezer", cg.root);
 	assert_int_equal(favo_mkdirs(path, 0755, NULL), 0);
 	snprintf(path, sizeof(path), "%s/cpuset", cg.root);
 	assert_int_equal(favo_mkdirs(path, 0755, NULL), 0);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(favo_cgroup_create(&cg, &limits, &err), 0);
-	favo_cgroup_path(&cg, "freezer", 0, path, sizeof(path));
+		assert_int_equal(favo_job_cgroup_create(&cg, &limits, &err), 0);
+	favo_job_cgroup_path(&cg, "freezer", 0, path, sizeof(path));
 	assert_int_equal(access(path, F_OK), 0);
 	/* A cpuset of ours would stand in Slurm's way. */
-	favo_cgroup_path(&cg, "cpuset", 2, path, sizeof(path));
+	favo_job_cgroup_path(&cg, "cpuset", 2, path, sizeof(path));
 	assert_int_not_equal(access(path, F_OK), 0);
-	assert_true(favo_cgroup_kill(&cg));
+	assert_true(favo_job_cgroup_kill(&cg));
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(favo_cgroup_remove(&cg, &err), 0);
-	favo_cgroup_path(&cg, "freezer", 2, path, sizeof(path));
+		assert_int_equal(favo_job_cgroup_remove(&cg, &err), 0);
+	favo_job_cgroup_path(&cg, "freezer", 2, path, sizeof(path));
 	assert_int_not_equal(access(path, F_OK), 0);
 
 	/* The user's other job keeps the user's directory. */
-	assert_int_equal(favo_cgroup_create(&cg, &limits, &err), 0);
+	assert_int_equal(favo_job_cgroup_create(&cg, &limits, &err), 0);
 	cg.job = 4;
-	assert_int_equal(favo_cgroup_create(&cg, &limits, &err), 0);
-	assert_int_equal(favo_cgroup_remove(&cg, &err), 0);
+	assert_int_equal(favo_job_cgroup_create(&cg, &limits, &err), 0);
+	assert_int_equal(favo_job_cgroup_remove(&cg, &err), 0);
 	assert_int_equal(access(path, F_OK), 0);
 }
 
-static bool real_cgroups(struct favo_cgroup *cg)
+static bool real_cgroups(struct favo_job_cgroup *cg)
 {
-	const struct favo_cgroup_limits limits = {.mem_bytes = 64 << 20, .cores = ""};
+	const struct favo_job_cgroup_limits limits = {.mem_bytes = 64 << 20, .cores = ""};
 
 	if (geteuid() != 0)
 		return false;
@@ -123,7 +125,7 @@ static bool real_cgroups(struct favo_cgroup *cg)
 	snprintf(cg->node, sizeof(cg->node), "favo-test-%d", (int)getpid());
 	cg->uid = 12345;
 	cg->job = 99;
-	return favo_cgroup_create(cg, &limits, NULL) >= 0;
+	return favo_job_cgroup_create(cg, &limits, NULL) >= 0;
 }
 
 static char *read_log(const char *path)
@@ -143,7 +145,7 @@ static void test_launch(void **state)
 			"grep NoNewPrivs /proc/self/status; cat <&4; cat "
 			"/proc/self/cgroup",
 		NULL};
-	struct favo_cgroup cg;
+	struct favo_job_cgroup cg;
 	struct favo_process process = {.pidfd = -1};
 	struct favo_err err = {0};
 	char path[1024], data[256];
@@ -210,7 +212,7 @@ static void test_launch(void **state)
 	close(log_fd);
 	close(fds[0]);
 	close(fds[1]);
-	assert_int_equal(favo_cgroup_remove(&cg, &err), 0);
+	assert_int_equal(favo_job_cgroup_remove(&cg, &err), 0);
 	/* Slurm's top directory is not ours to remove: this test made it. */
 	for (int i = 0; i < 5; i++) {
 		static const char *const names[] = {"memory", "cpuset", "cpu", "cpuacct",
