@@ -20,7 +20,7 @@ struct favo_buf {
 
 static inline const uint8_t *favo_buf_data(const struct favo_buf *b)
 {
-	return b->mem + b->head;
+	return b->mem ? b->mem + b->head : NULL;
 }
 
 /* Make room for n bytes and return where they go, NULL when memory is out. */
