@@ -3,7 +3,8 @@
  * favo-task and favo-init together, without Slurm and without a guest: the
  * agent runs as an ordinary process on a unix socket, and a small process
  * stands in for the node agent: it makes the HELLO exchange and passes the
- * stream, as the real one does.
+ * stream, as the real one does. With FAVO_E2E_CID the agent is the one of a
+ * real guest, reached by vsock (tests/system/t3*.t).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@
 #include <termios.h>
 #include <unistd.h>
 #include <utmp.h>
+#include <linux/vm_sockets.h>
 
 #include "common/fd.h"
 #include "common/util.h"
@@ -43,6 +45,8 @@
 
 static char dir[] = "/tmp/favo-e2e-XXXXXX";
 static pid_t agent_pid, noded_pid;
+static unsigned guest_cid; /* 0: no guest */
+static const char *task_path = FAVO_TASK;
 
 static char *in_dir(const char *name)
 {
@@ -50,6 +54,22 @@ static char *in_dir(const char *name)
 
 	assert_non_null(path);
 	return path;
+}
+
+static int connect_agent(void)
+{
+	struct sockaddr_vm addr = {.svm_family = AF_VSOCK,
+				   .svm_cid = guest_cid,
+				   .svm_port = FAVO_AGENT_PORT};
+	favo_autofree char *path = favo_asprintf("%s/agent.sock", dir);
+	int fd = -1;
+
+	if (!guest_cid)
+		return favo_unix_connect(&fd, path, 5000, NULL) < 0 ? -1 : fd;
+	fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		favo_close(&fd);
+	return fd;
 }
 
 static void answer(int client, const char *request)
@@ -63,9 +83,8 @@ static void answer(int client, const char *request)
 				       "\"elapsed_ms\":1}}\n";
 	static const char ok[] =
 		"{\"ok\":true,\"vm\":\"vm0\",\"index\":0,\"members\":1}\n";
-	favo_autofree char *path = favo_asprintf("%s/agent.sock", dir);
 	uint8_t secret[FAVO_AGENT_SECRET_SIZE];
-	int fd = -1;
+	int fd;
 
 	for (size_t i = 0; i < sizeof(secret); i++)
 		secret[i] = (uint8_t)(i + 1);
@@ -81,8 +100,8 @@ static void answer(int client, const char *request)
 			_exit(1);
 		usleep(2400000);
 	}
-	if (favo_unix_connect(&fd, path, 5000, NULL) < 0 ||
-	    favo_agent_hello(fd, secret, 5000, NULL) < 0 ||
+	fd = connect_agent();
+	if (fd < 0 || favo_agent_hello(fd, secret, 5000, NULL) < 0 ||
 	    favo_send_fds(client, ok, strlen(ok), &fd, 1, NULL) < 0)
 		_exit(1);
 	close(fd);
@@ -124,6 +143,10 @@ static int set_up(void **state)
 
 	(void)state;
 	signal(SIGPIPE, SIG_IGN);
+	if (getenv("FAVO_E2E_CID"))
+		guest_cid = (unsigned)strtoul(getenv("FAVO_E2E_CID"), NULL, 10);
+	if (getenv("FAVO_E2E_TASK"))
+		task_path = getenv("FAVO_E2E_TASK");
 	assert_non_null(mkdtemp(dir));
 	agent = in_dir("agent.sock");
 	noded = in_dir("noded.sock");
@@ -146,6 +169,8 @@ static int set_up(void **state)
 	if (noded_pid == 0)
 		run_noded(listener);
 	close(listener);
+	if (guest_cid)
+		return 0;
 	agent_pid = fork();
 	if (agent_pid == 0) {
 		execl(FAVO_INIT, "favo-init", "--test-agent", agent, SECRET_HEX, command,
@@ -164,9 +189,11 @@ static int tear_down(void **state)
 	(void)state;
 	kill(noded_pid, SIGKILL);
 	waitpid(noded_pid, NULL, 0);
-	kill(agent_pid, SIGTERM);
-	assert_int_equal(waitpid(agent_pid, &status, 0), agent_pid);
-	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (!guest_cid) {
+		kill(agent_pid, SIGTERM);
+		assert_int_equal(waitpid(agent_pid, &status, 0), agent_pid);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	}
 	return favo_remove_tree(dir, NULL);
 }
 
@@ -179,10 +206,8 @@ struct task {
 
 static _Noreturn void exec_task(const struct task *t)
 {
-	favo_autofree char *noded = in_dir("noded.sock"),
-			   *command = in_dir("command.sock");
-	favo_autofree char *host = in_dir("host");
-	const char *argv[8] = {FAVO_TASK};
+	favo_autofree char *noded = in_dir("noded.sock"), *host = in_dir("host");
+	const char *argv[8] = {task_path};
 
 	memcpy(argv + 1, t->argv, sizeof(t->argv));
 	setenv("FAVO_TASK_ARGV0", t->program, 1);
@@ -196,7 +221,7 @@ static _Noreturn void exec_task(const struct task *t)
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(t->env) && t->env[i][0]; i++)
 		setenv(t->env[i][0], t->env[i][1], 1);
 	signal(SIGPIPE, SIG_DFL);
-	execv(FAVO_TASK, (char **)argv);
+	execv(task_path, (char **)argv);
 	_exit(127);
 }
 
@@ -433,6 +458,8 @@ static void exec_errors(void **state)
 	expect(&(struct task){.program = "no-such"}, "", ENOENT, "",
 	       "favo: n1: vm0: execve: no-such: No such file or directory\n");
 	expect(&(struct task){.program = "no-such", .local = "1"}, "", ENOENT, "", "");
+	if (guest_cid)
+		return;
 	assert_int_equal(favo_file_replace(plain, "x", 1, 0644, NULL), 0);
 	want = favo_asprintf("favo: n1: vm0: execve: %s: Permission denied\n", plain);
 	expect(&(struct task){.program = plain}, "", EACCES, "", want);
@@ -477,6 +504,21 @@ static void signals(void **state)
 	close(null);
 }
 
+/* In a guest there are cgroups: the daemon must go as well. */
+static void killed_in_guest(pid_t pid, int child, int leader)
+{
+	favo_autofree char *look =
+		favo_asprintf("! kill -0 %d && ! kill -0 %d", child, leader);
+	struct result r;
+
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	usleep(500000);
+	run(&r, &(struct task){.program = "sh", .argv = {"-c", look}}, "", 0);
+	assert_int_equal(r.status, 0);
+	result_fini(&r);
+}
+
 /* SIGKILL of favo-task: nobody can catch it, yet the guest's tree must go. */
 static void killed_task(void **state)
 {
@@ -496,6 +538,12 @@ static void killed_task(void **state)
 	wait_for(pout[0], &out, "up\n");
 	assert_int_equal(favo_buf_append(&out, "", 1), 0);
 	assert_int_equal(sscanf(text(&out), "%d %d up", &child, &leader), 2);
+	if (guest_cid) {
+		killed_in_guest(pid, child, leader);
+		close(pout[0]);
+		close(null);
+		return;
+	}
 	assert_int_equal(kill(leader, 0), 0);
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -615,6 +663,13 @@ static void pmix_relay(void **state)
 		"  g+=b\n"
 		"t.join(); print(g==d+b'end\\n', os.environ['PMIX_MCA_gds'])\n",
 		ntohs(addr.sin_port));
+	/* The relay needs a program in the image that speaks TCP. */
+	if (guest_cid) {
+		pthread_cancel(thread);
+		pthread_join(thread, NULL);
+		close(listener);
+		skip();
+	}
 	expect(&(struct task){.program = "python3",
 			      .argv = {"-c", script},
 			      .env = {{"PMIX_SERVER_URI2", uri}, {"PMIX_RANK", "0"}}},
