@@ -12,12 +12,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -160,9 +162,11 @@ static void add(struct args *args, char *text)
 
 /*
  * Start argv with stdout to out_fd and stderr to err_fd; returns the pid or
- * -errno. The child goes when this process does.
+ * -errno. The child goes when this process does. With own_mounts, what it
+ * mounts is seen by nobody else, who could keep it busy, and goes with it.
  */
-static int start(char *const argv[], int out_fd, int err_fd, struct favo_err *err)
+static int start(char *const argv[], int out_fd, int err_fd, bool own_mounts,
+		 struct favo_err *err)
 {
 	pid_t pid = fork();
 
@@ -171,7 +175,9 @@ static int start(char *const argv[], int out_fd, int err_fd, struct favo_err *er
 	if (pid > 0)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (dup2(out_fd, STDOUT_FILENO) >= 0 && dup2(err_fd, STDERR_FILENO) >= 0)
+	if ((!own_mounts || (unshare(CLONE_NEWNS) == 0 &&
+			     mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)) &&
+	    dup2(out_fd, STDOUT_FILENO) >= 0 && dup2(err_fd, STDERR_FILENO) >= 0)
 		execvp(argv[0], argv);
 	dprintf(err_fd, "E: cannot run %s: errno %d\n", argv[0], errno);
 	_exit(127);
@@ -198,7 +204,7 @@ static char *output_of(char *const argv[])
 
 	if (null_fd < 0 || !text || pipe2(fds, O_CLOEXEC) < 0)
 		return NULL;
-	pid = start(argv, fds[1], null_fd, NULL);
+	pid = start(argv, fds[1], null_fd, false, NULL);
 	close(fds[1]);
 	while (pid > 0 && len < OUTPUT_MAX) {
 		n = read(fds[0], text + len, OUTPUT_MAX - len);
@@ -348,7 +354,7 @@ static int launch(struct build *build, struct favo_err *err)
 	build->pipe_fd = fds[0];
 	ret = make_args(args, build, err);
 	if (ret == 0)
-		ret = start(args->argv, fds[1], log, err);
+		ret = start(args->argv, fds[1], log, true, err);
 	close(fds[1]);
 	for (size_t i = 0; i < args->n; i++)
 		free(args->argv[i]);

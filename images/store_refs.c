@@ -364,7 +364,7 @@ static int distance(const char *a, const char *b)
 /* Lower is nearer; FAR: not worth a mention. */
 static int nearness(const char *wanted, const char *tag, const struct favo_store_ref *ref)
 {
-	int limit = FAVO_MAX(2, (int)strnlen(wanted, NEAR_LEN) / 3);
+	int limit = FAVO_MAX(2, (int)strnlen(wanted, NEAR_LEN) / 2);
 	int score = distance(wanted, ref->name);
 
 	if (score > limit) {
