@@ -43,4 +43,5 @@ if [ "$code" = 130 ]; then ok "an interrupted start ends"; else
 	not_ok "an interrupted start ends" "exit code $code" "$(cat "$out/interrupted")"
 fi
 expect "and leaves the machine as before" 0 retry 10 same
+second down
 rm -rf "$own"
