@@ -7,6 +7,11 @@
 #   host.sh NODES
 set -eu
 nodes=$1
+# Of what the caller had open only the lock of the lab directory is ours.
+for fd in /proc/$$/fd/*; do
+	fd=${fd##*/}
+	[ "$fd" -le 2 ] || [ "$fd" = 8 ] || [ "$fd" = 255 ] || eval "exec $fd>&-"
+done
 # Still the outer /proc: the id under which the outer machine knows us.
 read -r outer_pid _ </proc/self/stat
 # shellcheck source-path=SCRIPTDIR
@@ -115,13 +120,12 @@ ASSETS=$LAB/assets
 hostname ctl
 users
 network
-exec 8>&-
-for ((i = 1; i <= nodes; i++)); do node "n$i" & done
+for ((i = 1; i <= nodes; i++)); do node "n$i" 8>&- & done
 # munged forks when its socket is ready; slurmctld needs it at once.
 munged --key-file=/etc/munge/munge.key --log-file="$LAB/logs/ctl/munged.log" \
-	--seed-file=/run/munge/seed --pid-file=/run/munge/munged.pid
-keep slurmctld slurmctld -D &
+	--seed-file=/run/munge/seed --pid-file=/run/munge/munged.pid 8>&-
+keep slurmctld slurmctld -D 8>&- &
 for dir in sbin bin libexec/favo; do
-	[ ! -x "/opt/favo/$dir/favod" ] || { keep favod "/opt/favo/$dir/favod" & }
+	[ ! -x "/opt/favo/$dir/favod" ] || { keep favod "/opt/favo/$dir/favod" 8>&- & }
 done
 while [ -z "$stop" ]; do wait || :; done
