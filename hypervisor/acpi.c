@@ -93,7 +93,8 @@ static uint8_t checksum(const void *p, size_t len)
 
 static struct header make_header(const char *signature, uint8_t revision)
 {
-	struct header h = {.revision = revision, .oem_revision = 1, .creator_revision = 1};
+	struct header h = {
+		.revision = revision, .oem_revision = 1, .creator_revision = 1};
 
 	memcpy(h.signature, signature, 4);
 	memcpy(h.oem_id, OEM_ID, 6);
@@ -155,7 +156,13 @@ static void put_pci_bridge(struct favo_aml *a, const struct favo_pci_windows *w)
 
 static void put_events(struct favo_aml *a)
 {
-	enum { LOCAL0 = 0x60, OP_STORE = 0x70, OP_AND = 0x7b, OP_NOTIFY = 0x86, NONE = 0 };
+	enum {
+		LOCAL0 = 0x60,
+		OP_STORE = 0x70,
+		OP_AND = 0x7b,
+		OP_NOTIFY = 0x86,
+		NONE = 0
+	};
 	favo_aml_mark dev = favo_aml_device(a, "PWRB"), crs, method, iff;
 
 	favo_aml_def_name(a, "_HID");
@@ -307,7 +314,8 @@ static uint64_t put_mcfg(struct tables *t)
 		uint16_t segment;
 		uint8_t first_bus, last_bus;
 		uint32_t reserved2;
-	} __attribute__((packed)) m = {.h = make_header("MCFG", 1), .base = FAVO_GPA_ECAM};
+	} __attribute__((packed))
+	m = {.h = make_header("MCFG", 1), .base = FAVO_GPA_ECAM};
 
 	return append(t, &m, sizeof(m), true);
 }
@@ -343,7 +351,8 @@ int favo_acpi_build(struct favo_memory *mem, const struct favo_acpi *acpi, uint6
 	dsdt = put_dsdt(&t, acpi);
 	if (!dsdt || !put_fadt(&t, dsdt) || !put_madt(&t, acpi) || !put_mcfg(&t) ||
 	    !(r.xsdt = put_xsdt(&t)))
-		return favo_fail(err, ENOSPC, "ACPI: tables do not fit (%u vCPUs)", acpi->ncpus);
+		return favo_fail(err, ENOSPC, "ACPI: tables do not fit (%u vCPUs)",
+				 acpi->ncpus);
 	r.checksum = checksum(&r, 20);
 	r.ext_checksum = checksum(&r, sizeof(r));
 	memcpy(t.base, &r, sizeof(r));

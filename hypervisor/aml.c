@@ -73,7 +73,10 @@ void favo_aml_name(struct favo_aml *a, const char *name)
 void favo_aml_integer(struct favo_aml *a, uint64_t value)
 {
 	static const uint8_t ops[] = {OP_BYTE, OP_WORD, OP_DWORD, OP_QWORD};
-	unsigned log = value < 1ULL << 8 ? 0 : value < 1ULL << 16 ? 1 : value < 1ULL << 32 ? 2 : 3;
+	unsigned log = value < 1ULL << 8    ? 0
+		       : value < 1ULL << 16 ? 1
+		       : value < 1ULL << 32 ? 2
+					    : 3;
 
 	if (value <= 1) {
 		favo_aml_byte(a, value ? OP_ONE : OP_ZERO);

@@ -91,9 +91,10 @@ unsigned favo_boot_e820(const struct favo_memory *mem, struct favo_e820 *rows)
 	rows[n++] = (struct favo_e820){FAVO_BOOT_LOW_END,
 				       FAVO_BOOT_KERNEL_MIN - FAVO_BOOT_LOW_END,
 				       FAVO_E820_RESERVED};
-	rows[n++] = (struct favo_e820){FAVO_BOOT_KERNEL_MIN, low->size - FAVO_BOOT_KERNEL_MIN,
-				       FAVO_E820_RAM};
-	rows[n++] = (struct favo_e820){FAVO_GPA_ECAM, FAVO_GPA_ECAM_SIZE, FAVO_E820_RESERVED};
+	rows[n++] = (struct favo_e820){FAVO_BOOT_KERNEL_MIN,
+				       low->size - FAVO_BOOT_KERNEL_MIN, FAVO_E820_RAM};
+	rows[n++] =
+		(struct favo_e820){FAVO_GPA_ECAM, FAVO_GPA_ECAM_SIZE, FAVO_E820_RESERVED};
 	for (i = 1; i < mem->nregions; i++)
 		rows[n++] = (struct favo_e820){mem->regions[i].gpa, mem->regions[i].size,
 					       FAVO_E820_RAM};
@@ -128,9 +129,10 @@ static int load_initrds(struct favo_memory *mem, const struct favo_boot *boot,
 	if (!total)
 		return 0;
 	if (boot->kernel->end > top || total + INITRD_ALIGN > top - boot->kernel->end)
-		return favo_fail(err, ENOMEM,
-				 "initrd: %llu bytes do not fit guest memory beside the kernel",
-				 (unsigned long long)total);
+		return favo_fail(
+			err, ENOMEM,
+			"initrd: %llu bytes do not fit guest memory beside the kernel",
+			(unsigned long long)total);
 	at = (top - total) & ~(INITRD_ALIGN - 1);
 	*out = (struct initrd){at, total};
 	for (i = 0; i < boot->ninitrds; i++) {
@@ -150,9 +152,10 @@ static int put_cmdline(struct favo_memory *mem, const struct favo_boot *boot,
 	size_t len = strlen(boot->cmdline);
 
 	if (len > boot->kernel->cmdline_max || len >= FAVO_BOOT_CMDLINE_MAX)
-		return favo_fail(err, E2BIG,
-				 "kernel: command line of %zu bytes, the kernel takes %llu", len,
-				 (unsigned long long)boot->kernel->cmdline_max);
+		return favo_fail(
+			err, E2BIG,
+			"kernel: command line of %zu bytes, the kernel takes %llu", len,
+			(unsigned long long)boot->kernel->cmdline_max);
 	return favo_guest_write(mem, FAVO_BOOT_CMDLINE, boot->cmdline, len + 1);
 }
 
@@ -161,16 +164,19 @@ static int put_start_info(struct favo_memory *mem, const struct favo_boot *boot,
 {
 	struct favo_e820 rows[FAVO_E820_MAX];
 	struct start_page p = {
-		.info = {
-			.magic = PVH_MAGIC,
-			.version = 1,
-			.nr_modules = initrd->size ? 1 : 0,
-			.modlist = FAVO_BOOT_START_INFO + offsetof(struct start_page, module),
-			.cmdline = FAVO_BOOT_CMDLINE,
-			.rsdp = boot->rsdp,
-			.memmap = FAVO_BOOT_START_INFO + offsetof(struct start_page, memmap),
-			.memmap_entries = favo_boot_e820(mem, rows),
-		},
+		.info =
+			{
+				.magic = PVH_MAGIC,
+				.version = 1,
+				.nr_modules = initrd->size ? 1 : 0,
+				.modlist = FAVO_BOOT_START_INFO +
+					   offsetof(struct start_page, module),
+				.cmdline = FAVO_BOOT_CMDLINE,
+				.rsdp = boot->rsdp,
+				.memmap = FAVO_BOOT_START_INFO +
+					  offsetof(struct start_page, memmap),
+				.memmap_entries = favo_boot_e820(mem, rows),
+			},
 		.module = {.address = initrd->gpa, .size = initrd->size},
 	};
 	unsigned i;
@@ -188,7 +194,8 @@ static int put_zero_page(struct favo_memory *mem, const struct favo_boot *boot,
 	struct boot_params bp = {0};
 	unsigned i;
 
-	memcpy((uint8_t *)&bp + offsetof(struct boot_params, hdr), boot->kernel->setup_header,
+	memcpy((uint8_t *)&bp + offsetof(struct boot_params, hdr),
+	       boot->kernel->setup_header,
 	       FAVO_MIN(boot->kernel->setup_header_len, sizeof(bp.hdr)));
 	bp.hdr.type_of_loader = LOADER_OTHER;
 	bp.hdr.cmd_line_ptr = FAVO_BOOT_CMDLINE;
@@ -206,7 +213,10 @@ static int put_zero_page(struct favo_memory *mem, const struct favo_boot *boot,
 static int put_gdt(struct favo_memory *mem, bool longmode)
 {
 	const uint64_t gdt[5] = {
-		0, 0, longmode ? 0x00af9b000000ffff : 0x00cf9b000000ffff, 0x00cf93000000ffff,
+		0,
+		0,
+		longmode ? 0x00af9b000000ffff : 0x00cf9b000000ffff,
+		0x00cf93000000ffff,
 		0x00008b0000000067, /* TSS at 0 */
 	};
 
@@ -224,7 +234,8 @@ static int put_page_tables(struct favo_memory *mem)
 		return -EFAULT;
 	t[0] = (FAVO_BOOT_PAGE_TABLES + FAVO_PAGE_SIZE) | PRESENT_WRITE;
 	for (i = 0; i < 4; i++)
-		t[N + i] = (FAVO_BOOT_PAGE_TABLES + (2 + i) * FAVO_PAGE_SIZE) | PRESENT_WRITE;
+		t[N + i] = (FAVO_BOOT_PAGE_TABLES + (2 + i) * FAVO_PAGE_SIZE) |
+			   PRESENT_WRITE;
 	for (i = 0; i < 4 * N; i++)
 		t[2 * N + i] = i << 21 | LARGE | PRESENT_WRITE;
 	return 0;

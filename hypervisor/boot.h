@@ -19,7 +19,7 @@
  */
 #define FAVO_BOOT_GDT 0x1000ULL
 #define FAVO_BOOT_START_INFO 0x2000ULL /* hvm_start_info and what it points to */
-#define FAVO_BOOT_ZERO_PAGE 0x3000ULL  /* struct boot_params */
+#define FAVO_BOOT_ZERO_PAGE 0x3000ULL /* struct boot_params */
 #define FAVO_BOOT_PAGE_TABLES 0x4000ULL /* 6 pages */
 #define FAVO_BOOT_CMDLINE 0x10000ULL
 #define FAVO_BOOT_CMDLINE_MAX 0x10000ULL
@@ -29,14 +29,14 @@
 #define FAVO_BOOT_KERNEL_MIN 0x100000ULL
 
 enum favo_entry {
-	FAVO_ENTRY_PVH,	    /* 32-bit, paging off, ebx = hvm_start_info */
+	FAVO_ENTRY_PVH, /* 32-bit, paging off, ebx = hvm_start_info */
 	FAVO_ENTRY_LINUX64, /* 64-bit, rsi = boot_params */
 };
 
 struct favo_kernel {
 	enum favo_entry entry;
-	uint64_t address;    /* first instruction */
-	uint64_t end;	     /* first byte above the kernel and what it will use */
+	uint64_t address; /* first instruction */
+	uint64_t end; /* first byte above the kernel and what it will use */
 	uint64_t initrd_max; /* highest byte an initrd may use */
 	uint64_t cmdline_max; /* without the final NUL */
 	/* FAVO_ENTRY_LINUX64: setup header of the file, at its offset 0x1f1. */
@@ -53,7 +53,8 @@ int favo_bzimage_load(struct favo_kernel *out, struct favo_memory *mem, int fd,
 		      uint64_t file_size, struct favo_err *err);
 
 /* pread() of all len bytes; a short file is ENOEXEC. */
-int favo_boot_read(int fd, uint64_t offset, void *buf, uint64_t len, struct favo_err *err);
+int favo_boot_read(int fd, uint64_t offset, void *buf, uint64_t len,
+		   struct favo_err *err);
 
 struct favo_boot {
 	const struct favo_kernel *kernel;

@@ -13,10 +13,10 @@
 #include "hypervisor/boot.h"
 
 #define SECTOR 512
-#define HDR_OFFSET 0x1f1	/* setup_sects, first field of the header */
+#define HDR_OFFSET 0x1f1 /* setup_sects, first field of the header */
 #define HDR_SETUP_SECTS 0x1f1
-#define HDR_JUMP_LEN 0x201	/* header ends at 0x202 + this byte */
-#define HDR_MAGIC 0x202		/* "HdrS" */
+#define HDR_JUMP_LEN 0x201 /* header ends at 0x202 + this byte */
+#define HDR_MAGIC 0x202 /* "HdrS" */
 #define HDR_VERSION 0x206
 #define HDR_LOADFLAGS 0x211
 #define HDR_INITRD_MAX 0x22c
@@ -25,7 +25,7 @@
 #define HDR_CMDLINE_SIZE 0x238
 #define HDR_PREF_ADDRESS 0x258
 #define HDR_INIT_SIZE 0x260
-#define HDR_END_MAX 0x290u	/* where struct boot_params has other things */
+#define HDR_END_MAX 0x290u /* where struct boot_params has other things */
 #define LOADED_HIGH 0x1
 #define XLF_KERNEL_64 0x1
 #define VERSION_64BIT 0x20c
@@ -56,9 +56,10 @@ static int check_header(const uint8_t *h, struct favo_err *err)
 		return favo_fail(err, ENOEXEC, "kernel: not a bzImage");
 	if (version < VERSION_64BIT || !(xlf & XLF_KERNEL_64) ||
 	    !(h[HDR_LOADFLAGS] & LOADED_HIGH))
-		return favo_fail(err, ENOEXEC,
-				 "kernel: bzImage without 64-bit entry (boot protocol %u.%02u)",
-				 version >> 8, version & 0xff);
+		return favo_fail(
+			err, ENOEXEC,
+			"kernel: bzImage without 64-bit entry (boot protocol %u.%02u)",
+			version >> 8, version & 0xff);
 	return 0;
 }
 
@@ -84,7 +85,8 @@ int favo_bzimage_load(struct favo_kernel *out, struct favo_memory *mem, int fd,
 	/* The identity map of favo_boot_prepare() ends at 4 GiB. */
 	if (load < FAVO_BOOT_KERNEL_MIN || load >= FAVO_GPA_HOLE_START || !to)
 		return favo_fail(err, ENOMEM,
-				 "kernel: bzImage wants %llu bytes at %#llx, which guest memory has not",
+				 "kernel: bzImage wants %llu bytes at %#llx, which guest "
+				 "memory has not",
 				 (unsigned long long)room, (unsigned long long)load);
 	if (size < ENTRY_64)
 		return favo_fail(err, ENOEXEC, "kernel: bzImage ends before its entry");
@@ -93,7 +95,8 @@ int favo_bzimage_load(struct favo_kernel *out, struct favo_memory *mem, int fd,
 		return ret;
 	k.address = load + ENTRY_64;
 	k.end = load + room;
-	k.initrd_max = FAVO_MIN((uint64_t)get32(h + HDR_INITRD_MAX), FAVO_GPA_HOLE_START - 1);
+	k.initrd_max =
+		FAVO_MIN((uint64_t)get32(h + HDR_INITRD_MAX), FAVO_GPA_HOLE_START - 1);
 	k.cmdline_max = get32(h + HDR_CMDLINE_SIZE);
 	k.setup_header_len =
 		FAVO_MIN(HDR_MAGIC + (unsigned)h[HDR_JUMP_LEN], HDR_END_MAX) - HDR_OFFSET;

@@ -39,9 +39,9 @@ struct favo_control {
 const char *favo_end_name(enum favo_end end)
 {
 	static const char *const names[] = {
-		[FAVO_END_NONE] = "running", [FAVO_END_SHUTDOWN] = "shutdown",
+		[FAVO_END_NONE] = "running",	[FAVO_END_SHUTDOWN] = "shutdown",
 		[FAVO_END_STOPPED] = "stopped", [FAVO_END_RESET] = "reset",
-		[FAVO_END_PANIC] = "panic", [FAVO_END_ERROR] = "error",
+		[FAVO_END_PANIC] = "panic",	[FAVO_END_ERROR] = "error",
 	};
 
 	return (unsigned)end < FAVO_ARRAY_SIZE(names) ? names[end] : "error";
@@ -52,15 +52,18 @@ static json_t *bus_stats(struct favo_iobus *bus)
 	struct favo_iobus_stats st;
 
 	favo_iobus_get_stats(bus, &st);
-	return json_pack("{s:I, s:I, s:I, s:I}", "unknown_reads", (json_int_t)st.unknown_reads,
-			 "unknown_writes", (json_int_t)st.unknown_writes, "forbidden",
-			 (json_int_t)st.forbidden, "last_unknown", (json_int_t)st.last_unknown);
+	return json_pack("{s:I, s:I, s:I, s:I}", "unknown_reads",
+			 (json_int_t)st.unknown_reads, "unknown_writes",
+			 (json_int_t)st.unknown_writes, "forbidden",
+			 (json_int_t)st.forbidden, "last_unknown",
+			 (json_int_t)st.last_unknown);
 }
 
 static json_t *status(struct favo_vm *vm, const char *name)
 {
-	return json_pack("{s:b, s:s, s:s, s:i, s:I, s:i}", "ok", 1, "name", name ? name : "",
-			 "state", favo_end_name(favo_vm_ended(vm) ? vm->end : FAVO_END_NONE),
+	return json_pack("{s:b, s:s, s:s, s:i, s:I, s:i}", "ok", 1, "name",
+			 name ? name : "", "state",
+			 favo_end_name(favo_vm_ended(vm) ? vm->end : FAVO_END_NONE),
 			 "cpus", (int)vm->ncpus, "mem", (json_int_t)vm->mem->size, "pid",
 			 (int)getpid());
 }
@@ -139,7 +142,8 @@ static bool take_lines(struct client *c)
 	while ((end = memchr(c->line, '\n', c->len))) {
 		size_t len = (size_t)(end - c->line);
 
-		if (!reply(c, favo_control_answer(c->control->vm, c->control->name, c->line, len)))
+		if (!reply(c, favo_control_answer(c->control->vm, c->control->name,
+						  c->line, len)))
 			return false;
 		c->len -= len + 1;
 		memmove(c->line, end + 1, c->len);
@@ -171,7 +175,8 @@ static void on_client(struct favo_watch *w, uint32_t events)
 static void on_listen(struct favo_watch *w, uint32_t events)
 {
 	struct favo_control *control = favo_container_of(w, struct favo_control, watch);
-	favo_autoclose int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	favo_autoclose int fd =
+		accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct client *c;
 	unsigned i;
 
@@ -184,7 +189,8 @@ static void on_listen(struct favo_watch *w, uint32_t events)
 	if (!c)
 		return;
 	c->control = control;
-	if (favo_watch_add(control->vm->loop, &c->watch, fd, EPOLLIN, on_client, NULL) < 0) {
+	if (favo_watch_add(control->vm->loop, &c->watch, fd, EPOLLIN, on_client, NULL) <
+	    0) {
 		free(c);
 		return;
 	}

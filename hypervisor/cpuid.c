@@ -28,7 +28,8 @@ struct kvm_cpuid_entry2 *favo_cpuid_find(struct favo_cpuid *cpuid, uint32_t func
 	uint32_t i;
 
 	for (i = 0; i < cpuid->nent; i++)
-		if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
+		if (cpuid->entries[i].function == function &&
+		    cpuid->entries[i].index == index)
 			return &cpuid->entries[i];
 	return NULL;
 }

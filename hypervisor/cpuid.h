@@ -23,8 +23,8 @@ _Static_assert(sizeof(struct favo_cpuid) ==
 
 struct favo_cpuid_opts {
 	unsigned cpu, ncpus; /* one socket, one thread per core; APIC id = cpu */
-	uint32_t tsc_khz;    /* 0: not known */
-	bool tsc_deadline;   /* the in-kernel LAPIC has it */
+	uint32_t tsc_khz; /* 0: not known */
+	bool tsc_deadline; /* the in-kernel LAPIC has it */
 };
 
 /* Turn the supported set into that of one vCPU, in place. */

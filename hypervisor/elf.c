@@ -23,7 +23,8 @@ static int check_header(const Elf64_Ehdr *eh, struct favo_err *err)
 	if (memcmp(eh->e_ident, ELFMAG, SELFMAG) || eh->e_ident[EI_CLASS] != ELFCLASS64 ||
 	    eh->e_ident[EI_DATA] != ELFDATA2LSB || eh->e_machine != EM_X86_64)
 		return favo_fail(err, ENOEXEC, "kernel: not a 64-bit x86 ELF file");
-	if (eh->e_phentsize != sizeof(Elf64_Phdr) || !eh->e_phnum || eh->e_phnum > PHDRS_MAX)
+	if (eh->e_phentsize != sizeof(Elf64_Phdr) || !eh->e_phnum ||
+	    eh->e_phnum > PHDRS_MAX)
 		return favo_fail(err, ENOEXEC, "kernel: bad ELF program headers");
 	return 0;
 }
@@ -41,7 +42,8 @@ static int load_segment(struct favo_kernel *k, struct favo_memory *mem, int fd,
 	to = favo_guest_ptr(mem, ph->p_paddr, ph->p_memsz);
 	if (ph->p_paddr < FAVO_BOOT_KERNEL_MIN || !to)
 		return favo_fail(err, ENOMEM,
-				 "kernel: ELF segment at %#llx of %llu bytes does not fit guest memory",
+				 "kernel: ELF segment at %#llx of %llu bytes does not "
+				 "fit guest memory",
 				 (unsigned long long)ph->p_paddr,
 				 (unsigned long long)ph->p_memsz);
 	k->end = FAVO_MAX(k->end, ph->p_paddr + ph->p_memsz);
@@ -65,7 +67,8 @@ static bool find_entry(const uint8_t *notes, size_t size, uint64_t *entry)
 		if (name > size - at || desc > size - at - name)
 			return false;
 		if (nh.n_type == NOTE_PHYS32_ENTRY && nh.n_namesz == 4 &&
-		    !memcmp(notes + at, "Xen", 4) && (nh.n_descsz == 4 || nh.n_descsz == 8)) {
+		    !memcmp(notes + at, "Xen", 4) &&
+		    (nh.n_descsz == 4 || nh.n_descsz == 8)) {
 			*entry = 0;
 			memcpy(entry, notes + at + name, nh.n_descsz);
 			return true;
@@ -120,8 +123,9 @@ int favo_elf_load(struct favo_kernel *out, struct favo_memory *mem, int fd,
 	if (ret < 0)
 		return ret;
 	if (!found)
-		return favo_fail(err, ENOEXEC,
-				 "kernel: ELF file without PVH entry (Linux: CONFIG_PVH)");
+		return favo_fail(
+			err, ENOEXEC,
+			"kernel: ELF file without PVH entry (Linux: CONFIG_PVH)");
 	if (k.address < FAVO_BOOT_KERNEL_MIN || k.address >= k.end)
 		return favo_fail(err, ENOEXEC, "kernel: PVH entry outside the kernel");
 	*out = k;

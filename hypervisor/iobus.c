@@ -70,7 +70,8 @@ static int add_locked(struct favo_iobus *bus, const struct favo_io_range *range)
 		bus->ranges = p;
 		bus->cap = cap;
 	}
-	memmove(&bus->ranges[at + 1], &bus->ranges[at], (bus->n - at) * sizeof(*bus->ranges));
+	memmove(&bus->ranges[at + 1], &bus->ranges[at],
+		(bus->n - at) * sizeof(*bus->ranges));
 	bus->ranges[at] = *range;
 	bus->n++;
 	return 0;

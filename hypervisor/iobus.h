@@ -31,8 +31,8 @@ struct favo_io_range {
 
 struct favo_iobus_stats {
 	uint64_t unknown_reads, unknown_writes; /* nobody there */
-	uint64_t forbidden;			/* size, alignment, end of range */
-	uint64_t last_unknown;			/* address */
+	uint64_t forbidden; /* size, alignment, end of range */
+	uint64_t last_unknown; /* address */
 };
 
 int favo_iobus_new(struct favo_iobus **out, struct favo_err *err);
@@ -51,5 +51,6 @@ void favo_iobus_del(struct favo_iobus *bus, uint64_t base);
 
 /* len is anything from 1 to 8. */
 uint64_t favo_iobus_read(struct favo_iobus *bus, uint64_t addr, unsigned len);
-void favo_iobus_write(struct favo_iobus *bus, uint64_t addr, uint64_t value, unsigned len);
+void favo_iobus_write(struct favo_iobus *bus, uint64_t addr, uint64_t value,
+		      unsigned len);
 void favo_iobus_get_stats(struct favo_iobus *bus, struct favo_iobus_stats *out);

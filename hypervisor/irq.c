@@ -25,10 +25,10 @@
 
 struct favo_irq {
 	struct favo_irqs *irqs;
-	int fd;	      /* -1 until asked for */
+	int fd; /* -1 until asked for */
 	uint32_t gsi; /* valid with fd >= 0 */
 	bool masked, pending;
-	bool bound;  /* irqfd is in KVM */
+	bool bound; /* irqfd is in KVM */
 	bool routed; /* KVM's table has msi */
 	struct favo_msi msi;
 };
@@ -47,8 +47,9 @@ int favo_irqs_new(struct favo_irqs **out, int vm_fd, struct favo_err *err)
 	unsigned i;
 
 	if (irqs)
-		irqs->table = calloc(1, sizeof(*irqs->table) + (FIXED_ROUTES + MAX_MSI_GSI) *
-								       sizeof(*e));
+		irqs->table =
+			calloc(1, sizeof(*irqs->table) +
+					  (FIXED_ROUTES + MAX_MSI_GSI) * sizeof(*e));
 	if (!irqs || !irqs->table) {
 		free(irqs);
 		return favo_fail(err, ENOMEM, "interrupts: out of memory");
@@ -66,7 +67,8 @@ int favo_irqs_new(struct favo_irqs **out, int vm_fd, struct favo_err *err)
 	for (i = 0; i < PIC_PINS; i++, e++) {
 		e->gsi = i;
 		e->type = KVM_IRQ_ROUTING_IRQCHIP;
-		e->u.irqchip.irqchip = i < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
+		e->u.irqchip.irqchip =
+			i < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
 		e->u.irqchip.pin = i % 8;
 	}
 	*out = irqs;
@@ -270,7 +272,8 @@ int favo_irq_fd(struct favo_irq *irq, struct favo_err *err)
 	pthread_mutex_lock(&irq->irqs->lock);
 	ret = fd_locked(irq);
 	pthread_mutex_unlock(&irq->irqs->lock);
-	return ret < 0 ? favo_fail(err, -ret, "interrupts: eventfd of a vector: %m") : ret;
+	return ret < 0 ? favo_fail(err, -ret, "interrupts: eventfd of a vector: %m")
+		       : ret;
 }
 
 void favo_irq_line(struct favo_irqs *irqs, unsigned pin, bool level)

@@ -18,7 +18,7 @@
 #include "common/err.h"
 
 struct favo_irqs; /* routing table of one VM */
-struct favo_irq;  /* one MSI source */
+struct favo_irq; /* one MSI source */
 
 #define FAVO_IOAPIC_PINS 24
 

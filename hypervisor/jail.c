@@ -46,8 +46,9 @@ static int new_namespaces(struct favo_err *err)
 	int ret;
 
 	if (unshare(flags) < 0)
-		return favo_fail(err, errno,
-				 "jail: new namespaces: %m (are user namespaces allowed here?)");
+		return favo_fail(
+			err, errno,
+			"jail: new namespaces: %m (are user namespaces allowed here?)");
 	snprintf(map, sizeof(map), "%u %u 1", uid, uid);
 	ret = write_file("/proc/self/uid_map", map, err);
 	/* Without this an unprivileged user may not write the gid map. */
@@ -62,7 +63,8 @@ static int empty_root(struct favo_err *err)
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return favo_fail(err, errno, "jail: make mounts private: %m");
-	if (mount("none", ROOT_MOUNT_POINT, "tmpfs", flags, "size=4k,nr_inodes=2,mode=500") < 0)
+	if (mount("none", ROOT_MOUNT_POINT, "tmpfs", flags,
+		  "size=4k,nr_inodes=2,mode=500") < 0)
 		return favo_fail(err, errno, "jail: mount an empty root: %m");
 	if (chdir(ROOT_MOUNT_POINT) < 0)
 		return favo_fail(err, errno, "jail: enter the empty root: %m");

@@ -145,7 +145,9 @@ int favo_watch_set(struct favo_watch *watch, uint32_t events)
 
 	if (!watch->loop)
 		return -EINVAL;
-	return epoll_ctl(watch->loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &ev) < 0 ? -errno : 0;
+	return epoll_ctl(watch->loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &ev) < 0
+		       ? -errno
+		       : 0;
 }
 
 void favo_watch_del(struct favo_watch *watch)
@@ -185,7 +187,8 @@ static void timer_fired(struct favo_watch *watch, uint32_t events)
 int favo_timer_init(struct favo_loop *loop, struct favo_timer *timer,
 		    void (*fn)(struct favo_timer *timer), struct favo_err *err)
 {
-	favo_autoclose int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	favo_autoclose int fd =
+		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	int ret;
 
 	if (fd < 0)

@@ -30,7 +30,8 @@ struct list {
 };
 
 struct options {
-	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events, *hugepages;
+	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
+		*hugepages;
 	uint64_t cpus, mem;
 	bool jail, rng, prealloc, tune;
 	struct list initrds, disks, nets, vsocks;
@@ -53,17 +54,17 @@ static int add_to(struct list *list, const char *value, struct favo_err *err)
 	return 0;
 }
 
-#define LIST_FN(member) \
-	static int add_##member(void *target, const char *value, struct favo_err *err) \
-	{ \
-		return add_to(&((struct options *)target)->member, value, err); \
+#define LIST_FN(member)                                                                  \
+	static int add_##member(void *target, const char *value, struct favo_err *err)   \
+	{                                                                                \
+		return add_to(&((struct options *)target)->member, value, err);          \
 	}
 LIST_FN(initrds)
 LIST_FN(disks)
 LIST_FN(nets)
 LIST_FN(vsocks)
 
-#define STR(name, arg, field, def, help) \
+#define STR(name, arg, field, def, help)                                                 \
 	FAVO_OPT_STR(name, arg, struct options, field, FAVO_FROM_CLI, def, help)
 
 static const struct favo_opt table[] = {
@@ -75,10 +76,12 @@ static const struct favo_opt table[] = {
 	STR("cmdline", "TEXT", cmdline, "", "kernel command line"),
 	FAVO_OPT_BOOL("tune", "yes|no", struct options, tune, FAVO_FROM_CLI, "yes",
 		      "put arguments that suit this machine before the command line"),
-	FAVO_OPT_U64("cpus", "N", struct options, cpus, FAVO_FROM_CLI, "1", "number of vCPUs"),
+	FAVO_OPT_U64("cpus", "N", struct options, cpus, FAVO_FROM_CLI, "1",
+		     "number of vCPUs"),
 	FAVO_OPT_SIZE("mem", "SIZE", struct options, mem, FAVO_FROM_CLI, "256M",
 		      "guest memory"),
-	STR("hugepages", "auto|on|off", hugepages, "auto", "back guest memory by huge pages"),
+	STR("hugepages", "auto|on|off", hugepages, "auto",
+	    "back guest memory by huge pages"),
 	FAVO_OPT_FLAG("prealloc", struct options, prealloc, FAVO_FROM_CLI,
 		      "allocate all guest memory at start"),
 	FAVO_OPT_FN("disk", "SPEC", add_disks, FAVO_FROM_CLI,
@@ -88,9 +91,11 @@ static const struct favo_opt table[] = {
 	FAVO_OPT_FN("vsock", "SPEC", add_vsocks, FAVO_FROM_CLI, "cid=N[,fd=N]"),
 	FAVO_OPT_FLAG("rng", struct options, rng, FAVO_FROM_CLI, "entropy device"),
 	STR("console", "SPEC", console, NULL, "fd=N|stdio|file=P: virtio console (hvc0)"),
-	STR("serial", "SPEC", serial, NULL, "fd=N|stdio|file=P: output of a serial port (ttyS0)"),
+	STR("serial", "SPEC", serial, NULL,
+	    "fd=N|stdio|file=P: output of a serial port (ttyS0)"),
 	STR("control", "SPEC", control, NULL, "path=P|fd=N: control socket"),
-	STR("events", "SPEC", events, NULL, "fd=N|file=P: events, one JSON object a line"),
+	STR("events", "SPEC", events, NULL,
+	    "fd=N|file=P: events, one JSON object a line"),
 	FAVO_OPT_FLAG("jail", struct options, jail, FAVO_FROM_CLI,
 		      "give up all access to the host before the guest starts"),
 };
@@ -142,8 +147,8 @@ static long long elapsed_ms(const struct program *p)
 
 static void emit_exit(struct program *p, const char *reason, const char *detail)
 {
-	emit(p, json_pack("{s:s, s:s, s:s, s:I}", "event", "exit", "reason", reason, "detail",
-			  detail, "t_ms", (json_int_t)elapsed_ms(p)));
+	emit(p, json_pack("{s:s, s:s, s:s, s:I}", "event", "exit", "reason", reason,
+			  "detail", detail, "t_ms", (json_int_t)elapsed_ms(p)));
 }
 
 /*
@@ -153,7 +158,8 @@ static void emit_exit(struct program *p, const char *reason, const char *detail)
  */
 static char *full_cmdline(const struct options *o)
 {
-	return favo_asprintf("%s%s%s", o->tune ? "panic=-1 reboot=panic_warm pci=noearly " : "",
+	return favo_asprintf("%s%s%s",
+			     o->tune ? "panic=-1 reboot=panic_warm pci=noearly " : "",
 			     o->tune && !o->serial ? "8250.nr_uarts=0 " : "", o->cmdline);
 }
 
@@ -172,7 +178,8 @@ static int make_vm(struct program *p, struct favo_err *err)
 	else if (!strcmp(o->hugepages, "off"))
 		v.mem.huge = FAVO_HUGE_OFF;
 	else if (strcmp(o->hugepages, "auto"))
-		return favo_fail(err, EINVAL, "--hugepages: \"%s\" is none of auto, on, off",
+		return favo_fail(err, EINVAL,
+				 "--hugepages: \"%s\" is none of auto, on, off",
 				 o->hugepages);
 	v.kvm_fd = open_spec("kvm", o->kvm, O_RDWR, err);
 	if (v.kvm_fd < 0)
@@ -277,7 +284,8 @@ static void on_signal(struct favo_watch *w, uint32_t events)
 
 	(void)events;
 	if (read(p->signal_fd, &si, sizeof(si)) == (ssize_t)sizeof(si))
-		favo_vm_end(p->vm, FAVO_END_STOPPED, "stopped by signal %u", si.ssi_signo);
+		favo_vm_end(p->vm, FAVO_END_STOPPED, "stopped by signal %u",
+			    si.ssi_signo);
 }
 
 static int watch_signals(struct program *p, struct favo_err *err)
@@ -293,8 +301,8 @@ static int watch_signals(struct program *p, struct favo_err *err)
 	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (p->signal_fd < 0)
 		return favo_fail(err, errno, "signalfd: %m");
-	return favo_watch_add(p->vm->loop, &p->signal_watch, p->signal_fd, EPOLLIN, on_signal,
-			      err);
+	return favo_watch_add(p->vm->loop, &p->signal_watch, p->signal_fd, EPOLLIN,
+			      on_signal, err);
 }
 
 /* All threads exist: the last doors close. */
@@ -327,8 +335,8 @@ static int run(struct program *p, struct favo_err *err)
 static int finish(struct program *p, int ret, const struct favo_err *err)
 {
 	static const int codes[] = {
-		[FAVO_END_NONE] = 12, [FAVO_END_SHUTDOWN] = 0, [FAVO_END_STOPPED] = 0,
-		[FAVO_END_RESET] = 10, [FAVO_END_PANIC] = 11, [FAVO_END_ERROR] = 12,
+		[FAVO_END_NONE] = 12,  [FAVO_END_SHUTDOWN] = 0, [FAVO_END_STOPPED] = 0,
+		[FAVO_END_RESET] = 10, [FAVO_END_PANIC] = 11,	[FAVO_END_ERROR] = 12,
 	};
 	int code;
 

@@ -37,7 +37,8 @@ static uint64_t free_huge_pages(void)
 static int make_memfd(struct favo_memory *mem, const struct favo_memory_opts *opts,
 		      bool huge, struct favo_err *err)
 {
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+	unsigned flags =
+		MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
 	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 	favo_autoclose int fd = memfd_create("favo-guest-ram", flags);
 	void *hva;
@@ -116,7 +117,8 @@ static int prealloc(struct favo_memory *mem, struct favo_err *err)
 	n = i;
 	/* The last part is ours, and all that got no thread. */
 	for (started = 0; started + 1 < n; started++)
-		if (pthread_create(&parts[started].thread, NULL, prealloc_run, &parts[started]))
+		if (pthread_create(&parts[started].thread, NULL, prealloc_run,
+				   &parts[started]))
 			break;
 	for (i = started; i < n; i++)
 		prealloc_run(&parts[i]);
@@ -141,10 +143,12 @@ int favo_memory_new(struct favo_memory **out, const struct favo_memory_opts *opt
 				 (unsigned long long)opts->size);
 	if (opts->size % HUGE_2M == 0)
 		huge = opts->huge == FAVO_HUGE_ON ||
-		       (opts->huge == FAVO_HUGE_AUTO && free_huge_pages() >= opts->size / HUGE_2M);
+		       (opts->huge == FAVO_HUGE_AUTO &&
+			free_huge_pages() >= opts->size / HUGE_2M);
 	else if (opts->huge == FAVO_HUGE_ON)
-		return favo_fail(err, EINVAL,
-				 "guest memory: size is no multiple of the 2 MiB huge page");
+		return favo_fail(
+			err, EINVAL,
+			"guest memory: size is no multiple of the 2 MiB huge page");
 	mem = calloc(1, sizeof(*mem));
 	if (!mem)
 		return favo_fail(err, ENOMEM, "guest memory: out of memory");
@@ -152,7 +156,8 @@ int favo_memory_new(struct favo_memory **out, const struct favo_memory_opts *opt
 	mem->size = opts->size;
 	/* Free huge pages may be reserved by others: then plain pages do. */
 	if (huge)
-		ret = make_memfd(mem, opts, true, opts->huge == FAVO_HUGE_ON ? err : NULL);
+		ret = make_memfd(mem, opts, true,
+				 opts->huge == FAVO_HUGE_ON ? err : NULL);
 	if (ret < 0 && opts->huge != FAVO_HUGE_ON)
 		ret = make_memfd(mem, opts, false, err);
 	if (ret == 0) {
@@ -245,7 +250,8 @@ int favo_memory_log(struct favo_memory *mem, bool on, struct favo_err *err)
 	if (on) {
 		map = calloc(pages / BITS_PER_WORD + 1, sizeof(*map));
 		if (!map)
-			return favo_fail(err, ENOMEM, "guest memory: out of memory for the log");
+			return favo_fail(err, ENOMEM,
+					 "guest memory: out of memory for the log");
 	}
 	free(atomic_exchange(&mem->dirty, map));
 	return 0;

@@ -27,7 +27,7 @@
 
 /* Fixed points of the guest's physical address space. */
 #define FAVO_GPA_HOLE_START 0xc0000000ULL /* end of low RAM, 32-bit BARs from here */
-#define FAVO_GPA_ECAM 0xe8000000ULL	  /* PCI configuration space of bus 0 */
+#define FAVO_GPA_ECAM 0xe8000000ULL /* PCI configuration space of bus 0 */
 #define FAVO_GPA_ECAM_SIZE 0x100000ULL
 #define FAVO_GPA_IOAPIC 0xfec00000ULL
 #define FAVO_GPA_LAPIC 0xfee00000ULL
@@ -93,7 +93,8 @@ int favo_guest_write(struct favo_memory *mem, uint64_t gpa, const void *buf, siz
 void favo_guest_dirty_slow(struct favo_memory *mem, const void *ptr, uint64_t len);
 
 /* Note that a device wrote len bytes at ptr, which came from favo_guest_ptr(). */
-static inline void favo_guest_dirty(struct favo_memory *mem, const void *ptr, uint64_t len)
+static inline void favo_guest_dirty(struct favo_memory *mem, const void *ptr,
+				    uint64_t len)
 {
 	if (atomic_load_explicit(&mem->dirty, memory_order_relaxed))
 		favo_guest_dirty_slow(mem, ptr, len);

@@ -45,13 +45,14 @@ static void update_vector(struct favo_pci_device *dev, unsigned vector)
 	uint32_t control = favo_pci_config_get(dev, msix->cap + MSIX_CONTROL, 2);
 	struct favo_msi msi;
 
-	if (!(control & MSIX_ENABLE) || control & MSIX_MASK_ALL || !favo_pci_may_dma(dev) ||
+	if (!(control & MSIX_ENABLE) || control & MSIX_MASK_ALL ||
+	    !favo_pci_may_dma(dev) ||
 	    entry_get(msix, vector, ENTRY_CONTROL) & ENTRY_MASKED) {
 		favo_irq_set(msix->irqs[vector], NULL);
 		return;
 	}
-	msi.address = entry_get(msix, vector, 0) |
-		      (uint64_t)entry_get(msix, vector, 4) << 32;
+	msi.address = entry_get(msix, vector, 0) | (uint64_t)entry_get(msix, vector, 4)
+							   << 32;
 	msi.data = entry_get(msix, vector, 8);
 	favo_irq_set(msix->irqs[vector], &msi);
 }
@@ -176,7 +177,8 @@ int favo_pci_add_msix(struct favo_pci_device *dev, unsigned bar, unsigned nvecto
 	size = dev->bars[bar].size;
 	if (table_offset + (uint64_t)nvectors * ENTRY_SIZE > size ||
 	    pba_offset + (nvectors + 63) / 64 * 8 > size)
-		return favo_fail(err, EINVAL, "PCI: %s: MSI-X outside its BAR", dev->name);
+		return favo_fail(err, EINVAL, "PCI: %s: MSI-X outside its BAR",
+				 dev->name);
 	body[0] = (uint8_t)(nvectors - 1);
 	body[1] = (uint8_t)((nvectors - 1) >> 8);
 	memcpy(body + 2, &table, 4);
@@ -215,6 +217,6 @@ int favo_pci_notify_fd(struct favo_pci_device *dev, unsigned vector, struct favo
 
 bool favo_pci_msix_enabled(const struct favo_pci_device *dev)
 {
-	return dev->msix && favo_pci_config_get(dev, dev->msix->cap + MSIX_CONTROL, 2) &
-				    MSIX_ENABLE;
+	return dev->msix &&
+	       favo_pci_config_get(dev, dev->msix->cap + MSIX_CONTROL, 2) & MSIX_ENABLE;
 }

@@ -121,7 +121,8 @@ static int map_ecam(struct favo_pci_bus *bus, struct favo_err *err)
 		return 0;
 	ret = favo_vm_map(bus->vm, FAVO_GPA_ECAM, FAVO_GPA_ECAM_SIZE, bus->ecam, true);
 	if (ret < 0)
-		return favo_fail(err, -ret, "PCI: memory slot of configuration space: %m");
+		return favo_fail(err, -ret,
+				 "PCI: memory slot of configuration space: %m");
 	bus->ecam_slot = ret;
 	return 0;
 }
@@ -218,8 +219,8 @@ static int pick_devfn(struct favo_pci_bus *bus, uint8_t *devfn, struct favo_err 
 
 	if (*devfn != FAVO_PCI_AUTO)
 		return bus->taken[*devfn]
-			       ? favo_fail(err, EEXIST, "PCI: %02x.%x is taken", *devfn >> 3,
-					   *devfn & 7)
+			       ? favo_fail(err, EEXIST, "PCI: %02x.%x is taken",
+					   *devfn >> 3, *devfn & 7)
 			       : 0;
 	for (i = 0; i < PCI_DEVFNS; i += 8) {
 		if (bus->taken[i])
@@ -232,8 +233,8 @@ static int pick_devfn(struct favo_pci_bus *bus, uint8_t *devfn, struct favo_err 
 
 static void init_header(struct favo_pci_device *dev, const struct favo_pci_id *id)
 {
-	static const uint16_t command = CFG_COMMAND_MEM | CFG_COMMAND_MASTER |
-					CFG_COMMAND_NOINTX;
+	static const uint16_t command =
+		CFG_COMMAND_MEM | CFG_COMMAND_MASTER | CFG_COMMAND_NOINTX;
 
 	memset(dev->config, 0, FAVO_PCI_CONFIG_SIZE);
 	favo_pci_config_set(dev, CFG_VENDOR, 4, id->vendor | (uint32_t)id->device << 16);
@@ -297,8 +298,8 @@ int favo_pci_add_cap(struct favo_pci_device *dev, uint8_t id, const void *body,
 	unsigned at = (dev->cap_end + 3U) & ~3U, prev;
 
 	if (len > CFG_LAST_CAP || at + 2 + len > 256)
-		return favo_fail(err, ENOSPC, "PCI: %s: no room for capability %#x", dev->name,
-				 id);
+		return favo_fail(err, ENOSPC, "PCI: %s: no room for capability %#x",
+				 dev->name, id);
 	prev = dev->cap_last ? dev->cap_last + 1U : CFG_CAP_POINTER;
 	dev->config[prev] = (uint8_t)at;
 	dev->config[CFG_STATUS] |= CFG_STATUS_CAPS;
@@ -325,7 +326,8 @@ int favo_pci_add(struct favo_pci_device *dev, struct favo_err *err)
 		for (i = fn0; i < fn0 + 8; i++)
 			if (!bus->taken[i])
 				clear_function(bus, i);
-		bus->ecam[fn0 * FAVO_PCI_CONFIG_SIZE + CFG_HEADER_TYPE] |= CFG_MULTIFUNCTION;
+		bus->ecam[fn0 * FAVO_PCI_CONFIG_SIZE + CFG_HEADER_TYPE] |=
+			CFG_MULTIFUNCTION;
 	}
 	dev->bus = bus;
 	bus->devs[dev->devfn] = dev;

@@ -59,7 +59,8 @@ struct favo_pci_ops {
 	void (*bar_write)(struct favo_pci_device *dev, unsigned bar, uint64_t offset,
 			  uint64_t value, unsigned len);
 	/* After the guest changed config bytes [offset, offset + len). Optional. */
-	void (*config_written)(struct favo_pci_device *dev, unsigned offset, unsigned len);
+	void (*config_written)(struct favo_pci_device *dev, unsigned offset,
+			       unsigned len);
 	/* Bus mastering was switched off or on (no DMA, no MSI while off). Optional. */
 	void (*bus_master)(struct favo_pci_device *dev, bool on);
 	/* Back to power-on state: stop DMA before it returns. */
@@ -90,13 +91,13 @@ struct favo_pci_ram {
 	uint64_t offset, size; /* whole pages */
 	void *hva;
 	bool readonly; /* writes go to bar_write */
-	int slot;      /* KVM memory slot, -1 while not mapped */
+	int slot; /* KVM memory slot, -1 while not mapped */
 };
 
 struct favo_pci_ioevent {
 	uint64_t offset;
 	unsigned len; /* 0: any length */
-	bool match;   /* only when this value is written */
+	bool match; /* only when this value is written */
 	uint64_t value;
 	int fd;
 	bool on; /* in KVM now */
@@ -125,7 +126,7 @@ struct favo_pci_device {
 	uint8_t cap_end; /* next free byte for a capability */
 	uint8_t cap_last;
 	uint8_t *config; /* FAVO_PCI_CONFIG_SIZE bytes */
-	uint8_t *wmask;	 /* bits of config that the guest may write */
+	uint8_t *wmask; /* bits of config that the guest may write */
 	struct favo_pci_bar bars[FAVO_PCI_BARS];
 	struct favo_pci_msix *msix;
 };
@@ -189,7 +190,8 @@ int favo_pci_add(struct favo_pci_device *dev, struct favo_err *err);
 void favo_pci_notify(struct favo_pci_device *dev, unsigned vector);
 
 /* Eventfd that fires the vector (vhost, other processes); borrowed. -errno. */
-int favo_pci_notify_fd(struct favo_pci_device *dev, unsigned vector, struct favo_err *err);
+int favo_pci_notify_fd(struct favo_pci_device *dev, unsigned vector,
+		       struct favo_err *err);
 
 bool favo_pci_msix_enabled(const struct favo_pci_device *dev);
 

@@ -88,9 +88,9 @@ static void map_bar(struct favo_pci_device *dev, struct favo_pci_bar *bar, uint6
 	for (i = 0; i < bar->nioevents; i++)
 		set_ioevent(dev, bar, &bar->ioevents[i], true);
 	for (i = 0; i < bar->nram; i++)
-		bar->ram[i].slot = favo_vm_map(dev->vm, addr + bar->ram[i].offset,
-					       bar->ram[i].size, bar->ram[i].hva,
-					       bar->ram[i].readonly);
+		bar->ram[i].slot =
+			favo_vm_map(dev->vm, addr + bar->ram[i].offset, bar->ram[i].size,
+				    bar->ram[i].hva, bar->ram[i].readonly);
 }
 
 /* Address that the guest asked for, 0 when the BAR must not answer. */
@@ -177,11 +177,14 @@ int favo_pci_place_bars(struct favo_pci_device *dev, struct favo_err *err)
 		if (bar->type == FAVO_BAR_NONE)
 			continue;
 		if (bar->type == FAVO_BAR_MEM64 && bar->size > MEM32_MAX_SIZE)
-			addr = take(&bus->next64, w->mem64_base, w->mem64_size, bar->size);
+			addr = take(&bus->next64, w->mem64_base, w->mem64_size,
+				    bar->size);
 		if (!addr)
-			addr = take(&bus->next32, w->mem32_base, w->mem32_size, bar->size);
+			addr = take(&bus->next32, w->mem32_base, w->mem32_size,
+				    bar->size);
 		if (!addr)
-			return favo_fail(err, ENOSPC, "PCI: %s: no address space for BAR %u",
+			return favo_fail(err, ENOSPC,
+					 "PCI: %s: no address space for BAR %u",
 					 dev->name, i);
 		flags = favo_pci_config_get(dev, CFG_BAR0 + 4 * i, 4) & 0xf;
 		favo_pci_config_set(dev, CFG_BAR0 + 4 * i, 4, (uint32_t)addr | flags);
@@ -204,8 +207,11 @@ int favo_pci_set_bar(struct favo_pci_device *dev, unsigned bar,
 		return favo_fail(err, EINVAL, "PCI: %s: bad BAR %u", dev->name, bar);
 	if (type == FAVO_BAR_MEM64)
 		flags |= BAR_TYPE_64;
-	dev->bars[bar] = (struct favo_pci_bar){
-		.type = type, .size = size, .prefetch = prefetch, .dev = dev, .index = bar};
+	dev->bars[bar] = (struct favo_pci_bar){.type = type,
+					       .size = size,
+					       .prefetch = prefetch,
+					       .dev = dev,
+					       .index = bar};
 	favo_pci_config_set(dev, CFG_BAR0 + 4 * bar, 4, flags);
 	memcpy(dev->wmask + CFG_BAR0 + 4 * bar, &mask, type == FAVO_BAR_MEM64 ? 8 : 4);
 	return 0;
@@ -217,16 +223,19 @@ int favo_pci_add_ram(struct favo_pci_device *dev, unsigned bar, uint64_t offset,
 	struct favo_pci_bar *b = &dev->bars[bar];
 	struct favo_pci_ram *p;
 
-	if (offset % FAVO_PAGE_SIZE || size % FAVO_PAGE_SIZE || !size || offset >= b->size ||
-	    size > b->size - offset)
-		return favo_fail(err, EINVAL, "PCI: %s: bad RAM pages in BAR %u", dev->name,
-				 bar);
+	if (offset % FAVO_PAGE_SIZE || size % FAVO_PAGE_SIZE || !size ||
+	    offset >= b->size || size > b->size - offset)
+		return favo_fail(err, EINVAL, "PCI: %s: bad RAM pages in BAR %u",
+				 dev->name, bar);
 	p = realloc(b->ram, (b->nram + 1) * sizeof(*p));
 	if (!p)
 		return favo_fail(err, ENOMEM, "PCI: %s: out of memory", dev->name);
 	b->ram = p;
-	b->ram[b->nram++] = (struct favo_pci_ram){
-		.offset = offset, .size = size, .hva = hva, .readonly = readonly, .slot = -1};
+	b->ram[b->nram++] = (struct favo_pci_ram){.offset = offset,
+						  .size = size,
+						  .hva = hva,
+						  .readonly = readonly,
+						  .slot = -1};
 	return 0;
 }
 
@@ -239,8 +248,8 @@ int favo_pci_ioevent_add(struct favo_pci_device *dev, unsigned bar, uint64_t off
 	int ret;
 
 	if (offset >= b->size || len > b->size - offset)
-		return favo_fail(err, EINVAL, "PCI: %s: bad ioeventfd in BAR %u", dev->name,
-				 bar);
+		return favo_fail(err, EINVAL, "PCI: %s: bad ioeventfd in BAR %u",
+				 dev->name, bar);
 	p = realloc(b->ioevents, (b->nioevents + 1) * sizeof(*p));
 	if (!p)
 		return favo_fail(err, ENOMEM, "PCI: %s: out of memory", dev->name);

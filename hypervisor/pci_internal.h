@@ -46,7 +46,7 @@ struct favo_pci_msix {
 	unsigned bar, nvectors, cap;
 	uint64_t table_offset, pba_offset;
 	atomic_bool enabled; /* read by favo_pci_notify() without the lock */
-	uint8_t *table;	     /* 16 bytes a vector, as the guest sees it */
+	uint8_t *table; /* 16 bytes a vector, as the guest sees it */
 	struct favo_irq **irqs;
 };
 

@@ -12,9 +12,9 @@
 #include "hypervisor/serial.h"
 #include "hypervisor/vm.h"
 
-#define RESET_CPU 0x04	    /* in port 0xcf9 */
+#define RESET_CPU 0x04 /* in port 0xcf9 */
 #define I8042_PULSE_RESET 0xfe
-#define SLEEP_ENABLE 0x20   /* sleep control, ACPI 6.4 section 4.8.3.7 */
+#define SLEEP_ENABLE 0x20 /* sleep control, ACPI 6.4 section 4.8.3.7 */
 #define SLEEP_TYPE(v) ((v) >> 2 & 7)
 #define PANIC_PANICKED 0x1
 #define PANIC_CRASH_LOADED 0x2 /* a crash kernel takes over: not the end */
@@ -49,7 +49,8 @@ static void guest_reset(struct favo_platform *p, const char *how)
 	if (flag == FAVO_RESET_FLAG_WARM)
 		favo_vm_end(p->vm, FAVO_END_PANIC, "the guest kernel panicked");
 	else
-		favo_vm_end(p->vm, FAVO_END_RESET, "the guest asked for a reset (%s)", how);
+		favo_vm_end(p->vm, FAVO_END_RESET, "the guest asked for a reset (%s)",
+			    how);
 }
 
 static void reset_write(void *opaque, uint64_t offset, uint64_t value, unsigned len)
@@ -120,12 +121,13 @@ int favo_platform_new(struct favo_platform **out, struct favo_vm *vm, int serial
 		      struct favo_err *err)
 {
 	static const struct favo_io_ops ops[] = {
-		{zero_read, reset_write},  {zero_read, i8042_write}, {zero_read, sleep_write},
-		{events_read, ignore_write}, {panic_read, panic_write},
+		{zero_read, reset_write},  {zero_read, i8042_write},
+		{zero_read, sleep_write},  {events_read, ignore_write},
+		{panic_read, panic_write},
 	};
 	static const struct favo_io_range ranges[] = {
-		{FAVO_PORT_RESET, 1, &ops[0], NULL},  {FAVO_PORT_I8042, 1, &ops[1], NULL},
-		{FAVO_PORT_SLEEP, 2, &ops[2], NULL},  {FAVO_PORT_EVENTS, 1, &ops[3], NULL},
+		{FAVO_PORT_RESET, 1, &ops[0], NULL}, {FAVO_PORT_I8042, 1, &ops[1], NULL},
+		{FAVO_PORT_SLEEP, 2, &ops[2], NULL}, {FAVO_PORT_EVENTS, 1, &ops[3], NULL},
 		{FAVO_PORT_PANIC, 1, &ops[4], NULL},
 	};
 	struct favo_platform *p = calloc(1, sizeof(*p));

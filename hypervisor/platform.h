@@ -12,15 +12,15 @@
 struct favo_vm;
 struct favo_platform;
 
-#define FAVO_PORT_RESET 0xcf9	  /* FADT reset register, value 6 */
-#define FAVO_PORT_I8042 0x64	  /* 0xfe resets; nothing else is there */
-#define FAVO_PORT_PANIC 0x505	  /* pvpanic, QEMU docs/specs/pvpanic */
-#define FAVO_PORT_SLEEP 0x600	  /* FADT sleep control, then sleep status */
-#define FAVO_PORT_EVENTS 0x602	  /* which ACPI events wait; cleared by a read */
+#define FAVO_PORT_RESET 0xcf9 /* FADT reset register, value 6 */
+#define FAVO_PORT_I8042 0x64 /* 0xfe resets; nothing else is there */
+#define FAVO_PORT_PANIC 0x505 /* pvpanic, QEMU docs/specs/pvpanic */
+#define FAVO_PORT_SLEEP 0x600 /* FADT sleep control, then sleep status */
+#define FAVO_PORT_EVENTS 0x602 /* which ACPI events wait; cleared by a read */
 #define FAVO_PORT_SERIAL 0x3f8
 #define FAVO_GSI_EVENTS 9
 #define FAVO_GSI_SERIAL 4
-#define FAVO_SLEEP_S5 5		  /* SLP_TYP for soft off */
+#define FAVO_SLEEP_S5 5 /* SLP_TYP for soft off */
 #define FAVO_EVENT_POWER_BUTTON 0x1
 
 /*

@@ -29,8 +29,8 @@ int favo_vm_map(struct favo_vm *vm, uint64_t gpa, uint64_t size, void *hva, bool
 	slot = take_slot(vm);
 	ret = slot;
 	if (slot >= 0) {
-		int rc = favo_kvm_set_slot(vm->vm_fd, (unsigned)slot, gpa, size, hva, readonly,
-					   false);
+		int rc = favo_kvm_set_slot(vm->vm_fd, (unsigned)slot, gpa, size, hva,
+					   readonly, false);
 
 		if (rc < 0) {
 			vm->slots[slot / 64] &= ~(1ULL << slot % 64);

@@ -72,7 +72,8 @@ static void set_msrs(struct favo_vcpu *v)
 	for (i = 0; i < FAVO_ARRAY_SIZE(wanted); i++) {
 		union {
 			struct kvm_msrs head;
-			uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+			uint8_t room[sizeof(struct kvm_msrs) +
+				     sizeof(struct kvm_msr_entry)];
 		} one = {.head = {.nmsrs = 1}};
 
 		memcpy(one.room + sizeof(one.head), &wanted[i], sizeof(wanted[i]));
@@ -110,7 +111,8 @@ int favo_vcpu_new(struct favo_vcpu **out, struct favo_vm *vm, unsigned index,
 	if (v->fd < 0 || size < (int)sizeof(*v->run)) {
 		ret = favo_fail(err, errno, "vCPU %u: KVM_CREATE_VCPU: %m", index);
 	} else {
-		void *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+		void *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			       v->fd, 0);
 
 		if (p == MAP_FAILED)
 			ret = favo_fail(err, errno, "vCPU %u: map its state: %m", index);
@@ -208,8 +210,8 @@ static void handle_internal_error(struct favo_vcpu *v)
 	(void)ioctl(v->fd, KVM_GET_REGS, &regs);
 	if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
 		favo_vm_end(v->vm, FAVO_END_ERROR,
-			    "vCPU %u: KVM cannot emulate the instruction at %#llx", v->index,
-			    (unsigned long long)regs.rip);
+			    "vCPU %u: KVM cannot emulate the instruction at %#llx",
+			    v->index, (unsigned long long)regs.rip);
 	else
 		favo_vm_end(v->vm, FAVO_END_ERROR,
 			    "vCPU %u: KVM internal error %u at %#llx", v->index,
@@ -257,16 +259,17 @@ static void handle_exit(struct favo_vcpu *v)
 		handle_system_event(v);
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
-		favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: CPU refuses guest state, reason %#llx",
-			    v->index,
-			    (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+		favo_vm_end(v->vm, FAVO_END_ERROR,
+			    "vCPU %u: CPU refuses guest state, reason %#llx", v->index,
+			    (unsigned long long)
+				    run->fail_entry.hardware_entry_failure_reason);
 		break;
 	case KVM_EXIT_INTERNAL_ERROR:
 		handle_internal_error(v);
 		break;
 	default:
-		favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: unknown KVM exit %u", v->index,
-			    run->exit_reason);
+		favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: unknown KVM exit %u",
+			    v->index, run->exit_reason);
 	}
 }
 
@@ -292,8 +295,8 @@ static void *vcpu_thread(void *arg)
 				    "vCPU %u: guest memory is not there (out of memory?)",
 				    v->index);
 		else
-			favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: KVM_RUN: %s", v->index,
-				    strerror(errno));
+			favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: KVM_RUN: %s",
+				    v->index, strerror(errno));
 	}
 	return NULL;
 }

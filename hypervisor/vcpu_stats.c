@@ -30,11 +30,13 @@ json_t *favo_vcpu_exits(struct favo_vm *vm)
 		char name[16];
 
 		for (c = 0; c < vm->ncpus; c++)
-			n += atomic_load_explicit(&vm->vcpus[c]->exits[i], memory_order_relaxed);
+			n += atomic_load_explicit(&vm->vcpus[c]->exits[i],
+						  memory_order_relaxed);
 		if (!n)
 			continue;
 		snprintf(name, sizeof(name), "%u", i);
-		json_object_set_new(o, names[i] ? names[i] : name, json_integer((json_int_t)n));
+		json_object_set_new(o, names[i] ? names[i] : name,
+				    json_integer((json_int_t)n));
 		total += n;
 	}
 	json_object_set_new(o, "total", json_integer((json_int_t)total));
@@ -78,9 +80,12 @@ json_t *favo_vcpu_top(struct favo_vm *vm)
 		qsort(rows, n, sizeof(*rows), by_count);
 	for (i = 0; i < n && i < 32; i++)
 		json_array_append_new(
-			list, json_pack("{s:s, s:o, s:I}", "kind",
-					(rows[i].key - 1) & 1 ? "mmio" : "pio", "address",
-					json_sprintf("%#llx", (unsigned long long)(rows[i].key - 1) >> 1),
-					"count", (json_int_t)rows[i].count));
+			list,
+			json_pack("{s:s, s:o, s:I}", "kind",
+				  (rows[i].key - 1) & 1 ? "mmio" : "pio", "address",
+				  json_sprintf("%#llx",
+					       (unsigned long long)(rows[i].key - 1) >>
+						       1),
+				  "count", (json_int_t)rows[i].count));
 	return list;
 }

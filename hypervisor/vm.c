@@ -33,10 +33,10 @@ static int check_kvm(struct favo_vm *vm, struct favo_err *err)
 		int cap;
 		const char *name;
 	} needed[] = {
-		{KVM_CAP_IRQCHIP, "irqchip"},	     {KVM_CAP_USER_MEMORY, "user memory"},
-		{KVM_CAP_IRQFD, "irqfd"},	     {KVM_CAP_IOEVENTFD, "ioeventfd"},
-		{KVM_CAP_SIGNAL_MSI, "MSI"},	     {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
-		{KVM_CAP_EXT_CPUID, "CPUID"},	     {KVM_CAP_IRQ_ROUTING, "IRQ routing"},
+		{KVM_CAP_IRQCHIP, "irqchip"}, {KVM_CAP_USER_MEMORY, "user memory"},
+		{KVM_CAP_IRQFD, "irqfd"},     {KVM_CAP_IOEVENTFD, "ioeventfd"},
+		{KVM_CAP_SIGNAL_MSI, "MSI"},  {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+		{KVM_CAP_EXT_CPUID, "CPUID"}, {KVM_CAP_IRQ_ROUTING, "IRQ routing"},
 	};
 	int version = ioctl(vm->kvm_fd, KVM_GET_API_VERSION, 0);
 	unsigned i;
@@ -48,7 +48,8 @@ static int check_kvm(struct favo_vm *vm, struct favo_err *err)
 		if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
 			return favo_fail(err, ENODEV, "KVM: this host's KVM lacks %s",
 					 needed[i].name);
-	vm->readonly_slots = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
+	vm->readonly_slots =
+		ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
 	return 0;
 }
 
@@ -133,7 +134,8 @@ static int get_supported_cpuid(struct favo_vm *vm, struct favo_cpuid *cpuid,
 static int create_vcpus(struct favo_vm *vm, const struct favo_cpuid *cpuid,
 			struct favo_err *err)
 {
-	bool deadline = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+	bool deadline =
+		ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	unsigned i;
 	int khz;
 
@@ -153,7 +155,8 @@ static int create_vcpus(struct favo_vm *vm, const struct favo_cpuid *cpuid,
 	return 0;
 }
 
-static int build(struct favo_vm *vm, const struct favo_vm_opts *opts, struct favo_err *err)
+static int build(struct favo_vm *vm, const struct favo_vm_opts *opts,
+		 struct favo_err *err)
 {
 	favo_autofree struct favo_cpuid *cpuid = calloc(1, sizeof(*cpuid));
 	struct favo_pci_windows windows;
@@ -162,7 +165,8 @@ static int build(struct favo_vm *vm, const struct favo_vm_opts *opts, struct fav
 	if (!cpuid)
 		return favo_fail(err, ENOMEM, "VM: out of memory");
 	if (opts->mem.size < MIN_MEMORY)
-		return favo_fail(err, EINVAL, "guest memory: %llu bytes, at least 16 MiB are needed",
+		return favo_fail(err, EINVAL,
+				 "guest memory: %llu bytes, at least 16 MiB are needed",
 				 (unsigned long long)opts->mem.size);
 	ret = create_vm(vm, opts, err);
 	ret = ret ? ret : get_supported_cpuid(vm, cpuid, err);
@@ -179,7 +183,8 @@ static int build(struct favo_vm *vm, const struct favo_vm_opts *opts, struct fav
 	return ret;
 }
 
-int favo_vm_new(struct favo_vm **out, const struct favo_vm_opts *opts, struct favo_err *err)
+int favo_vm_new(struct favo_vm **out, const struct favo_vm_opts *opts,
+		struct favo_err *err)
 {
 	struct favo_vm *vm = calloc(1, sizeof(*vm));
 	int ret;
@@ -264,7 +269,8 @@ static int start_vcpus(struct favo_vm *vm, struct favo_err *err)
 		ret = favo_vcpu_start(vm->vcpus[i], err);
 	if (ret < 0) {
 		/* Those that wait for the missing ones are let go by exit(). */
-		favo_vm_end(vm, FAVO_END_ERROR, "%s", err ? err->msg : "cannot start vCPUs");
+		favo_vm_end(vm, FAVO_END_ERROR, "%s",
+			    err ? err->msg : "cannot start vCPUs");
 		return ret;
 	}
 	pthread_barrier_wait(vm->gate);

@@ -26,12 +26,12 @@ struct favo_vcpu;
 
 /* Why a VM ended; the exit event's reason and favo-vmm's exit code. */
 enum favo_end {
-	FAVO_END_NONE,	   /* still runs */
+	FAVO_END_NONE, /* still runs */
 	FAVO_END_SHUTDOWN, /* the guest powered off: 0 */
-	FAVO_END_STOPPED,  /* control socket or SIGTERM: 0 */
-	FAVO_END_RESET,	   /* the guest asked for a reset: 10 */
-	FAVO_END_PANIC,	   /* the guest's kernel panicked or died: 11 */
-	FAVO_END_ERROR,	   /* KVM or VMM error: 12 */
+	FAVO_END_STOPPED, /* control socket or SIGTERM: 0 */
+	FAVO_END_RESET, /* the guest asked for a reset: 10 */
+	FAVO_END_PANIC, /* the guest's kernel panicked or died: 11 */
+	FAVO_END_ERROR, /* KVM or VMM error: 12 */
 };
 
 struct favo_vm {
@@ -85,7 +85,8 @@ struct favo_vm_kernel {
 };
 
 /* Load the kernel and set the first vCPU to its entry. */
-int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k, struct favo_err *err);
+int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k,
+		 struct favo_err *err);
 
 /*
  * Start the vCPUs, run the loop until the VM ends, stop the vCPUs. Returns 0
@@ -111,5 +112,6 @@ void favo_vm_end(struct favo_vm *vm, enum favo_end end, const char *detail, ...)
  * Map size bytes at hva (page-aligned) to gpa as a KVM memory slot; returns its
  * number or -errno. Used for RAM, BAR pages and configuration space.
  */
-int favo_vm_map(struct favo_vm *vm, uint64_t gpa, uint64_t size, void *hva, bool readonly);
+int favo_vm_map(struct favo_vm *vm, uint64_t gpa, uint64_t size, void *hva,
+		bool readonly);
 void favo_vm_unmap(struct favo_vm *vm, int slot);

@@ -78,7 +78,8 @@ static void report_devices(void)
 	if (fd >= 0)
 		close(fd);
 	if (access("/dev/hwrng", F_OK) == 0)
-		printf("init: hwrng %s\n", slurp("/sys/class/misc/hw_random/rng_current"));
+		printf("init: hwrng %s\n",
+		       slurp("/sys/class/misc/hw_random/rng_current"));
 }
 
 static void report(void)
@@ -108,8 +109,8 @@ static void report(void)
 /* Ports and addresses where nobody is, at widths that nobody takes. */
 static void poke(void)
 {
-	static const unsigned long addrs[] = {0xe8000000, 0xe80ff000, 0xe8100000, 0xd0000000,
-					      0xfed00000, 0xfffff000};
+	static const unsigned long addrs[] = {0xe8000000, 0xe80ff000, 0xe8100000,
+					      0xd0000000, 0xfed00000, 0xfffff000};
 	int fd = open("/dev/mem", O_RDWR | O_SYNC);
 	unsigned port, i;
 
@@ -125,8 +126,8 @@ static void poke(void)
 	outl(0x80000000, 0xcf8);
 	(void)inl(0xcfc);
 	for (i = 0; fd >= 0 && i < sizeof(addrs) / sizeof(addrs[0]); i++) {
-		volatile uint8_t *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-					   (off_t)addrs[i]);
+		volatile uint8_t *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED,
+					   fd, (off_t)addrs[i]);
 
 		if (p == MAP_FAILED)
 			continue;

@@ -21,8 +21,8 @@
 #include "hypervisor/acpi.h"
 #include "hypervisor/boot.h"
 
-static const struct favo_pci_windows windows = {
-	0xc0000000, 0x28000000, 0x8000000000, 0x4000000000};
+static const struct favo_pci_windows windows = {0xc0000000, 0x28000000, 0x8000000000,
+						0x4000000000};
 
 static struct favo_memory *memory(void)
 {
@@ -33,7 +33,8 @@ static struct favo_memory *memory(void)
 	return mem;
 }
 
-static uint64_t build(struct favo_memory *mem, unsigned ncpus, uint32_t first, bool serial)
+static uint64_t build(struct favo_memory *mem, unsigned ncpus, uint32_t first,
+		      bool serial)
 {
 	uint32_t ids[512];
 	struct favo_acpi acpi = {

@@ -53,28 +53,31 @@ struct elf_image {
 static struct elf_image good_elf(void)
 {
 	struct elf_image e = {
-		.eh = {
-			.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
-			.e_type = ET_EXEC,
-			.e_machine = EM_X86_64,
-			.e_phoff = offsetof(struct elf_image, ph),
-			.e_phentsize = sizeof(Elf64_Phdr),
-			.e_phnum = 2,
-		},
-		.ph = {
+		.eh =
 			{
-				.p_type = PT_LOAD,
-				.p_offset = offsetof(struct elf_image, code),
-				.p_paddr = 16 * MIB,
-				.p_filesz = sizeof(e.code),
-				.p_memsz = 1 * MIB,
+				.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB,
+					    EV_CURRENT},
+				.e_type = ET_EXEC,
+				.e_machine = EM_X86_64,
+				.e_phoff = offsetof(struct elf_image, ph),
+				.e_phentsize = sizeof(Elf64_Phdr),
+				.e_phnum = 2,
 			},
+		.ph =
 			{
-				.p_type = PT_NOTE,
-				.p_offset = offsetof(struct elf_image, note),
-				.p_filesz = sizeof(e.note),
+				{
+					.p_type = PT_LOAD,
+					.p_offset = offsetof(struct elf_image, code),
+					.p_paddr = 16 * MIB,
+					.p_filesz = sizeof(e.code),
+					.p_memsz = 1 * MIB,
+				},
+				{
+					.p_type = PT_NOTE,
+					.p_offset = offsetof(struct elf_image, note),
+					.p_filesz = sizeof(e.note),
+				},
 			},
-		},
 		.note = {{4, 4, 18}, {'X', 'e', 'n', 0}, 16 * MIB + 8},
 		.code = {1, 2, 3},
 	};
@@ -82,7 +85,8 @@ static struct elf_image good_elf(void)
 	return e;
 }
 
-static int load(struct favo_memory *mem, const void *bytes, size_t n, struct favo_kernel *k)
+static int load(struct favo_memory *mem, const void *bytes, size_t n,
+		struct favo_kernel *k)
 {
 	int fd = file_of(bytes, n), ret;
 	struct favo_err err = {0};
@@ -114,8 +118,8 @@ static void elf_hostile(void **state)
 		size_t offset, size;
 		uint64_t value;
 	} rows[] = {
-#define E(field, value) {offsetof(struct elf_image, field), \
-			 sizeof(((struct elf_image *)0)->field), value}
+#define E(field, value)                                                                  \
+	{offsetof(struct elf_image, field), sizeof(((struct elf_image *)0)->field), value}
 		E(eh.e_ident[EI_CLASS], ELFCLASS32),
 		E(eh.e_ident[EI_DATA], ELFDATA2MSB),
 		E(eh.e_machine, EM_386),
@@ -227,12 +231,20 @@ static void bz_hostile(void **state)
 		size_t offset, size;
 		uint64_t value;
 	} rows[] = {
-#define H(field, value) {0x1f1 + offsetof(struct setup_header, field), \
-			 sizeof(((struct setup_header *)0)->field), value}
-		H(setup_sects, 255), H(header, 0), H(version, 0x20b), H(loadflags, 0),
-		H(xloadflags, 0), H(pref_address, 0), H(pref_address, UINT64_MAX),
-		H(pref_address, 31 * MIB), H(pref_address, FAVO_GPA_HOLE_START),
-		H(pref_address, FAVO_GPA_HIGH), H(init_size, UINT32_MAX),
+#define H(field, value)                                                                  \
+	{0x1f1 + offsetof(struct setup_header, field),                                   \
+	 sizeof(((struct setup_header *)0)->field), value}
+		H(setup_sects, 255),
+		H(header, 0),
+		H(version, 0x20b),
+		H(loadflags, 0),
+		H(xloadflags, 0),
+		H(pref_address, 0),
+		H(pref_address, UINT64_MAX),
+		H(pref_address, 31 * MIB),
+		H(pref_address, FAVO_GPA_HOLE_START),
+		H(pref_address, FAVO_GPA_HIGH),
+		H(init_size, UINT32_MAX),
 		H(init_size, 16 * MIB + 1),
 #undef H
 	};
@@ -271,8 +283,11 @@ static void prepare_pvh(void **state)
 	struct favo_memory *mem = memory(64 * MIB);
 	int initrds[3] = {file_of("abcde", 5), file_of("", 0), file_of("xyz", 3)};
 	struct favo_kernel k = {0};
-	struct favo_boot boot = {
-		.kernel = &k, .cmdline = "a=b", .initrds = initrds, .ninitrds = 3, .rsdp = 0xe0000};
+	struct favo_boot boot = {.kernel = &k,
+				 .cmdline = "a=b",
+				 .initrds = initrds,
+				 .ninitrds = 3,
+				 .rsdp = 0xe0000};
 	struct elf_image e = good_elf();
 	const uint32_t *si;
 	const uint64_t *mod;
@@ -320,7 +335,8 @@ static void prepare_linux64(void **state)
 	assert_int_equal(bp->hdr.type_of_loader, 0xff);
 	assert_int_equal(bp->acpi_rsdp_addr, 0xe0000);
 	assert_int_equal(bp->e820_entries, 5);
-	assert_true(bp->e820_table[2].addr + bp->e820_table[2].size == FAVO_GPA_HOLE_START);
+	assert_true(bp->e820_table[2].addr + bp->e820_table[2].size ==
+		    FAVO_GPA_HOLE_START);
 	assert_true(bp->e820_table[4].addr == FAVO_GPA_HIGH);
 	assert_true(bp->e820_table[4].size == 2ULL << 30);
 	favo_memory_free(mem);
@@ -329,9 +345,9 @@ static void prepare_linux64(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(elf_good),	 cmocka_unit_test(elf_hostile),
-		cmocka_unit_test(bz_good),	 cmocka_unit_test(bz_hostile),
-		cmocka_unit_test(prepare_pvh),	 cmocka_unit_test(prepare_linux64),
+		cmocka_unit_test(elf_good),    cmocka_unit_test(elf_hostile),
+		cmocka_unit_test(bz_good),     cmocka_unit_test(bz_hostile),
+		cmocka_unit_test(prepare_pvh), cmocka_unit_test(prepare_linux64),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,8 +11,8 @@
 
 #include "hypervisor/cpuid.h"
 
-static void add(struct favo_cpuid *c, uint32_t fn, uint32_t index, uint32_t eax, uint32_t ebx,
-		uint32_t ecx, uint32_t edx)
+static void add(struct favo_cpuid *c, uint32_t fn, uint32_t index, uint32_t eax,
+		uint32_t ebx, uint32_t ecx, uint32_t edx)
 {
 	c->entries[c->nent++] = (struct kvm_cpuid_entry2){.function = fn,
 							  .index = index,

@@ -101,7 +101,8 @@ static void forbidden_calls_kill(void **state)
 		{SYS_memfd_create, {0}},
 		{SYS_unlink, {(long)"/x"}},
 		{SYS_rt_sigaction, {SIGSYS}},
-		{SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
+		{SYS_mmap,
+		 {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
 		{SYS_mprotect, {0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC}},
 		{SYS_ioctl, {0, 0x5413 /* TIOCGWINSZ */}},
 		{SYS_ioctl, {0, 0x5412 /* TIOCSTI */}},
@@ -127,7 +128,8 @@ static void needed_calls_pass(void **state)
 		{SYS_getpid, {0}},
 		{SYS_ioctl, {-1, KVM_RUN}},
 		{SYS_ioctl, {-1, (long)0xffffffff00000000 | KVM_RUN}},
-		{SYS_mmap, {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
+		{SYS_mmap,
+		 {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1}},
 		{SYS_futex, {0}},
 	};
 	unsigned i;
@@ -171,13 +173,14 @@ static int inside(const void *arg)
 		return 2; /* sees files */
 	if (open("/new", O_CREAT | O_WRONLY, 0600) >= 0 || errno != EROFS)
 		return 3;
-	if (open("/proc/self/status", O_RDONLY) >= 0 || open("../etc/passwd", O_RDONLY) >= 0)
+	if (open("/proc/self/status", O_RDONLY) >= 0 ||
+	    open("../etc/passwd", O_RDONLY) >= 0)
 		return 4;
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
-	if (fd >= 0 && connect(fd, &addr, sizeof(addr)) == 0 &&
-	    send(fd, "x", 1, 0) == 1)
+	if (fd >= 0 && connect(fd, &addr, sizeof(addr)) == 0 && send(fd, "x", 1, 0) == 1)
 		return 5; /* has a network */
-	if (has_capability() || setuid(65534) == 0 || mount("x", "/", "tmpfs", 0, "") == 0)
+	if (has_capability() || setuid(65534) == 0 ||
+	    mount("x", "/", "tmpfs", 0, "") == 0)
 		return 6;
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1 || prctl(PR_GET_DUMPABLE) != 0)
 		return 7;

@@ -91,7 +91,8 @@ static struct toy *toy_add(struct favo_vm *vm, uint8_t devfn)
 
 	assert_non_null(t);
 	ret = favo_pci_init(&t->pci, vm, "toy", &toy_id, devfn, &toy_ops, &err);
-	ret = ret ? ret : favo_pci_set_bar(&t->pci, 0, FAVO_BAR_MEM64, BAR_SIZE, false, &err);
+	ret = ret ? ret
+		  : favo_pci_set_bar(&t->pci, 0, FAVO_BAR_MEM64, BAR_SIZE, false, &err);
 	ret = ret ? ret : favo_pci_add_msix(&t->pci, 0, VECTORS, TABLE, PBA, &err);
 	ret = ret ? ret : favo_pci_add(&t->pci, &err);
 	if (ret < 0)
@@ -143,12 +144,13 @@ static void config_space(void **state)
 	set_cfg(t, 0, 4, 0);
 	assert_int_equal(cfg(t, 0, 2), 0x1af4);
 	favo_iobus_write(vm->mmio, FAVO_GPA_ECAM + 9 * 8 * 4096, 1, 4);
-	assert_int_equal(favo_iobus_read(vm->mmio, FAVO_GPA_ECAM + 9 * 8 * 4096, 4), 0xffffffff);
+	assert_int_equal(favo_iobus_read(vm->mmio, FAVO_GPA_ECAM + 9 * 8 * 4096, 4),
+			 0xffffffff);
 	/* Sizing. */
 	bar = cfg(t, 0x10, 4);
 	assert_int_equal(bar & 0xf, 4);
 	set_cfg(t, 0x10, 4, 0xffffffff);
-	assert_int_equal(cfg(t, 0x10, 4), (uint32_t)~(BAR_SIZE - 1) | 4);
+	assert_int_equal(cfg(t, 0x10, 4), (uint32_t) ~(BAR_SIZE - 1) | 4);
 	set_cfg(t, 0x14, 4, 0xffffffff);
 	assert_int_equal(cfg(t, 0x14, 4), 0xffffffff);
 	set_cfg(t, 0x10, 4, (uint32_t)bar);
@@ -172,7 +174,8 @@ static void bar_moves(void **state)
 	int fd = eventfd(0, EFD_CLOEXEC);
 	uint64_t bar = cfg(t, 0x10, 4) & ~0xfU;
 	static const uint64_t bad[] = {
-		0, FAVO_GPA_LAPIC & ~0x7fffULL, FAVO_GPA_ECAM, 0x100000, 1ULL << 39 | 1ULL << 38,
+		0,	  FAVO_GPA_LAPIC & ~0x7fffULL, FAVO_GPA_ECAM,
+		0x100000, 1ULL << 39 | 1ULL << 38,
 	};
 	unsigned i;
 
@@ -235,12 +238,17 @@ static void ram_pages(void **state)
 	int slot;
 
 	(void)state;
-	assert_int_equal(favo_pci_init(&t->pci, vm, "toy", &toy_id, FAVO_PCI_AUTO, &toy_ops, NULL),
+	assert_int_equal(favo_pci_init(&t->pci, vm, "toy", &toy_id, FAVO_PCI_AUTO,
+				       &toy_ops, NULL),
 			 0);
-	assert_int_equal(favo_pci_set_bar(&t->pci, 2, FAVO_BAR_MEM64, 1 << 22, false, NULL), 0);
-	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 0x1000, 8192, pages, false, NULL), 0);
-	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 0x1800, 4096, pages, false, NULL), -EINVAL);
-	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 1 << 22, 4096, pages, false, NULL), -EINVAL);
+	assert_int_equal(
+		favo_pci_set_bar(&t->pci, 2, FAVO_BAR_MEM64, 1 << 22, false, NULL), 0);
+	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 0x1000, 8192, pages, false, NULL),
+			 0);
+	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 0x1800, 4096, pages, false, NULL),
+			 -EINVAL);
+	assert_int_equal(favo_pci_add_ram(&t->pci, 2, 1 << 22, 4096, pages, false, NULL),
+			 -EINVAL);
 	assert_int_equal(favo_pci_add(&t->pci, NULL), 0);
 	set_cfg(t, 4, 2, 2);
 	slot = t->pci.bars[2].ram[0].slot;
@@ -332,7 +340,8 @@ static void msix_masks(void **state)
 	/* Narrow and unaligned writes to the table change nothing. */
 	favo_iobus_write(vm->mmio, t->pci.bars[0].mapped_at + TABLE + 16 * 66, 0, 1);
 	favo_iobus_write(vm->mmio, t->pci.bars[0].mapped_at + TABLE + 16 * 66 + 2, 0, 4);
-	assert_int_equal(favo_iobus_read(vm->mmio, t->pci.bars[0].mapped_at + TABLE + 16 * 66, 4),
+	assert_int_equal(favo_iobus_read(vm->mmio,
+					 t->pci.bars[0].mapped_at + TABLE + 16 * 66, 4),
 			 0xfee01000);
 	favo_pci_bus_reset(vm->pci);
 	assert_int_equal(t->resets, 1);
@@ -396,13 +405,19 @@ static void bad_set_up(void **state)
 	uint8_t body[200] = {0};
 
 	(void)state;
-	assert_int_equal(favo_pci_init(&t.pci, vm, "x", &toy_id, FAVO_PCI_AUTO, &toy_ops, NULL), 0);
-	assert_int_equal(favo_pci_set_bar(&t.pci, 5, FAVO_BAR_MEM64, 4096, false, NULL), -EINVAL);
-	assert_int_equal(favo_pci_set_bar(&t.pci, 0, FAVO_BAR_MEM32, 4095, false, NULL), -EINVAL);
-	assert_int_equal(favo_pci_set_bar(&t.pci, 0, FAVO_BAR_MEM32, 4096, false, NULL), 0);
+	assert_int_equal(favo_pci_init(&t.pci, vm, "x", &toy_id, FAVO_PCI_AUTO, &toy_ops,
+				       NULL),
+			 0);
+	assert_int_equal(favo_pci_set_bar(&t.pci, 5, FAVO_BAR_MEM64, 4096, false, NULL),
+			 -EINVAL);
+	assert_int_equal(favo_pci_set_bar(&t.pci, 0, FAVO_BAR_MEM32, 4095, false, NULL),
+			 -EINVAL);
+	assert_int_equal(favo_pci_set_bar(&t.pci, 0, FAVO_BAR_MEM32, 4096, false, NULL),
+			 0);
 	assert_int_equal(favo_pci_add_msix(&t.pci, 0, 2049, 0, 2048, NULL), -EINVAL);
 	assert_int_equal(favo_pci_add_msix(&t.pci, 0, 257, 0, 2048, NULL), -EINVAL);
-	assert_int_equal(favo_pci_add_cap(&t.pci, 9, body, NULL, sizeof(body), NULL), -ENOSPC);
+	assert_int_equal(favo_pci_add_cap(&t.pci, 9, body, NULL, sizeof(body), NULL),
+			 -ENOSPC);
 	assert_true(favo_pci_add_cap(&t.pci, 9, body, NULL, 20, NULL) == 0x40);
 	assert_true(favo_pci_add_cap(&t.pci, 9, body, NULL, 20, NULL) == 0x58);
 	assert_int_equal(t.pci.config[0x41], 0x58);
@@ -413,14 +428,10 @@ static void bad_set_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(config_space),
-		cmocka_unit_test(bar_moves),
-		cmocka_unit_test(bars_that_overlap),
-		cmocka_unit_test(ram_pages),
-		cmocka_unit_test(functions),
-		cmocka_unit_test(msix_masks),
-		cmocka_unit_test(msix_eventfds),
-		cmocka_unit_test(bad_set_up),
+		cmocka_unit_test(config_space),	     cmocka_unit_test(bar_moves),
+		cmocka_unit_test(bars_that_overlap), cmocka_unit_test(ram_pages),
+		cmocka_unit_test(functions),	     cmocka_unit_test(msix_masks),
+		cmocka_unit_test(msix_eventfds),     cmocka_unit_test(bad_set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

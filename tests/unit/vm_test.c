@@ -27,9 +27,9 @@
 #define RESULT 0x1100000 /* payloads leave words here */
 
 /* 32-bit code that runs at LOAD_AT, name##_start to name##_end. */
-#define PAYLOAD(name, text) \
-	__asm__(".pushsection .rodata\n.code32\n" #name "_start:\n" text \
-		"\n" #name "_end:\n.code64\n.popsection\n"); \
+#define PAYLOAD(name, text)                                                              \
+	__asm__(".pushsection .rodata\n.code32\n" #name "_start:\n" text "\n" #name      \
+		"_end:\n.code64\n.popsection\n");                                        \
 	extern const char name##_start[], name##_end[]
 
 #define POWER_OFF "mov $0x600, %dx\n mov $0x34, %al\n outb %al, %dx\n 1: hlt\n jmp 1b\n"
@@ -37,28 +37,31 @@
 PAYLOAD(power_off, POWER_OFF);
 PAYLOAD(reset_port, "mov $0xcf9, %dx\n mov $6, %al\n outb %al, %dx\n 1: hlt\n jmp 1b\n");
 PAYLOAD(reset_i8042, "mov $0xfe, %al\n outb %al, $0x64\n 1: hlt\n jmp 1b\n");
-PAYLOAD(reset_warm, "movw $0x1234, 0x472\n mov $0xcf9, %dx\n mov $6, %al\n outb %al, %dx\n"
-		    "1: hlt\n jmp 1b\n");
+PAYLOAD(reset_warm,
+	"movw $0x1234, 0x472\n mov $0xcf9, %dx\n mov $6, %al\n outb %al, %dx\n"
+	"1: hlt\n jmp 1b\n");
 PAYLOAD(pv_panic, "mov $0x505, %dx\n inb %dx, %al\n mov $1, %al\n outb %al, %dx\n"
 		  "1: hlt\n jmp 1b\n");
 PAYLOAD(triple_fault, "ud2\n");
 PAYLOAD(spin, "1: jmp 1b\n");
-PAYLOAD(unknown, "mov $0x1234, %dx\n inb %dx, %al\n movzx %al, %eax\n mov %eax, 0x1100000\n"
-		 "inw %dx, %ax\n outl %eax, %dx\n mov $0xcf8, %dx\n inl %dx, %eax\n"
-		 "mov %eax, 0x1100004\n mov 0xd0000000, %eax\n mov %eax, 0x1100008\n"
-		 "movl $1, 0xd0000004\n movb $1, 0xe7ffffff\n mov $0x504, %dx\n inw %dx, %ax\n"
-		 "mov $0x600, %dx\n inl %dx, %eax\n mov %eax, 0x110000c\n" POWER_OFF);
+PAYLOAD(unknown,
+	"mov $0x1234, %dx\n inb %dx, %al\n movzx %al, %eax\n mov %eax, 0x1100000\n"
+	"inw %dx, %ax\n outl %eax, %dx\n mov $0xcf8, %dx\n inl %dx, %eax\n"
+	"mov %eax, 0x1100004\n mov 0xd0000000, %eax\n mov %eax, 0x1100008\n"
+	"movl $1, 0xd0000004\n movb $1, 0xe7ffffff\n mov $0x504, %dx\n inw %dx, %ax\n"
+	"mov $0x600, %dx\n inl %dx, %eax\n mov %eax, 0x110000c\n" POWER_OFF);
 PAYLOAD(config, "mov 0xe80f8000, %eax\n mov %eax, 0x1100000\n movl $0, 0xe80f8000\n"
 		"mov 0xe80f8000, %eax\n mov %eax, 0x1100004\n movw $0, 0xe8000004\n"
 		"movb $0, 0xe80fffff\n" POWER_OFF);
 /* Software-enables the LAPIC, waits for vector 0x40, counts it, twice. */
-PAYLOAD(interrupt, "mov $0x8000, %esp\n lidt 0x1000000 + idtr - interrupt_start\n"
-		   "movl $0x1ff, 0xfee000f0\n movl $1, 0x1100004\n sti\n"
-		   "2: cmpl $2, 0x1100000\n jae 3f\n hlt\n jmp 2b\n 3: " POWER_OFF
-		   "handler: incl 0x1100000\n movl $0, 0xfee000b0\n mov $0x8000, %esp\n"
-		   "sti\n jmp 2b\n" /* no iret: KVM's emulator has none */
-		   ".balign 8\n idtr: .word 0x20f\n .long 0x9000\n"
-		   ".globl handler_offset\n handler_offset: .long handler - interrupt_start\n");
+PAYLOAD(interrupt,
+	"mov $0x8000, %esp\n lidt 0x1000000 + idtr - interrupt_start\n"
+	"movl $0x1ff, 0xfee000f0\n movl $1, 0x1100004\n sti\n"
+	"2: cmpl $2, 0x1100000\n jae 3f\n hlt\n jmp 2b\n 3: " POWER_OFF
+	"handler: incl 0x1100000\n movl $0, 0xfee000b0\n mov $0x8000, %esp\n"
+	"sti\n jmp 2b\n" /* no iret: KVM's emulator has none */
+	".balign 8\n idtr: .word 0x20f\n .long 0x9000\n"
+	".globl handler_offset\n handler_offset: .long handler - interrupt_start\n");
 extern const char handler_offset[];
 
 static bool have_kvm(void)
@@ -81,13 +84,15 @@ static int kernel_of(const char *start, const char *end)
 		uint32_t note[5];
 		uint8_t code[512];
 	} e = {
-		.eh = {
-			.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
-			.e_machine = EM_X86_64,
-			.e_phoff = sizeof(Elf64_Ehdr),
-			.e_phentsize = sizeof(Elf64_Phdr),
-			.e_phnum = 2,
-		},
+		.eh =
+			{
+				.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB,
+					    EV_CURRENT},
+				.e_machine = EM_X86_64,
+				.e_phoff = sizeof(Elf64_Ehdr),
+				.e_phentsize = sizeof(Elf64_Phdr),
+				.e_phnum = 2,
+			},
 		.note = {4, 4, 18, 0x006e6558, LOAD_AT},
 	};
 	int fd = memfd_create("payload", MFD_CLOEXEC);
@@ -141,8 +146,8 @@ static void run(struct favo_vm *vm, enum favo_end end)
 	if (favo_vm_run(vm, NULL, NULL, &err) < 0)
 		fail_msg("%s", err.msg);
 	if (vm->end != end)
-		fail_msg("ended as %s (%s), not %s", favo_end_name(vm->end), vm->end_detail,
-			 favo_end_name(end));
+		fail_msg("ended as %s (%s), not %s", favo_end_name(vm->end),
+			 vm->end_detail, favo_end_name(end));
 }
 
 static void endings(void **state)
@@ -222,9 +227,11 @@ static void unknown_accesses(void **state)
 	assert_int_equal(mmio.unknown_reads, 1);
 	assert_int_equal(mmio.unknown_writes, 2);
 	j = favo_control_answer(vm, "n", "{\"op\":\"stats\"}", 14);
-	assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "pio"), "forbidden")),
+	assert_int_equal(json_integer_value(
+				 json_object_get(json_object_get(j, "pio"), "forbidden")),
 			 1);
-	assert_true(json_integer_value(json_object_get(json_object_get(j, "exits"), "io")) >= 7);
+	assert_true(json_integer_value(
+			    json_object_get(json_object_get(j, "exits"), "io")) >= 7);
 	json_decref(j);
 	favo_vm_free(vm);
 }
@@ -329,7 +336,8 @@ static void control_answers(void **state)
 		skip();
 	vm = load(spin_start, spin_end);
 	for (i = 0; i < FAVO_ARRAY_SIZE(rows); i++) {
-		json_t *j = favo_control_answer(vm, NULL, rows[i].line, strlen(rows[i].line));
+		json_t *j =
+			favo_control_answer(vm, NULL, rows[i].line, strlen(rows[i].line));
 
 		if (json_is_true(json_object_get(j, "ok")) != rows[i].ok)
 			fail_msg("row %u", i);
@@ -347,8 +355,8 @@ static void bad_options(void **state)
 		unsigned ncpus;
 		uint64_t mem;
 	} rows[] = {
-		{0, 32 << 20}, {100000, 32 << 20}, {1, 0}, {1, 1 << 20}, {1, (32 << 20) + 1},
-		{1, 1ULL << 45},
+		{0, 32 << 20}, {100000, 32 << 20},  {1, 0},
+		{1, 1 << 20},  {1, (32 << 20) + 1}, {1, 1ULL << 45},
 	};
 	unsigned i;
 

@@ -239,7 +239,8 @@ static void loop_watches(void **state)
 	assert_int_equal(favo_loop_new(&l.loop, NULL), 0);
 	assert_int_equal(favo_timer_init(l.loop, &l.timer, on_timer, NULL), 0);
 	assert_int_equal(favo_watch_add(l.loop, &l.a, fd_a, EPOLLIN, on_a, NULL), 0);
-	assert_int_equal(favo_watch_add(l.loop, &l.b, fd_b, EPOLLIN | EPOLLET, on_b, NULL), 0);
+	assert_int_equal(
+		favo_watch_add(l.loop, &l.b, fd_b, EPOLLIN | EPOLLET, on_b, NULL), 0);
 	assert_int_equal(favo_loop_post(l.loop, on_post, &l), 0);
 	assert_int_equal(favo_loop_post(l.loop, on_post, &l), 0);
 	assert_int_equal(favo_loop_run(l.loop, NULL), 0);

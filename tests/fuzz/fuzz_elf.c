@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Fuzz target: PVH kernels in ELF files. */
+#include "tests/fuzz/kernel_target.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	return fuzz_kernel(data, size, favo_elf_load);
+}
