@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <linux/vhost.h>
 #include <linux/virtio_net.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -321,15 +320,16 @@ struct net_spec {
 
 static int parse_mac(uint8_t mac[6], const char *text, struct favo_err *err)
 {
-	unsigned b[6];
-	int end = 0;
+	bool good = strlen(text) == 17;
 
-	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4],
-		   &b[5], &end) != 6 ||
-	    end != 17 || text[end])
+	for (unsigned i = 0; good && i < 6; i++) {
+		const char pair[3] = {text[3 * i], text[3 * i + 1], '\0'};
+
+		good = favo_hex_decode(&mac[i], 1, pair, NULL) == 0 &&
+		       text[3 * i + 2] == (i < 5 ? ':' : '\0');
+	}
+	if (!good)
 		return favo_fail(err, EINVAL, "\"%s\" is no MAC address", text);
-	for (unsigned i = 0; i < 6; i++)
-		mac[i] = (uint8_t)b[i];
 	if (mac[0] & 1)
 		return favo_fail(err, EINVAL, "%s is a multicast address", text);
 	return 0;
