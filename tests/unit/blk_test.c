@@ -276,7 +276,10 @@ static void test_discard_and_zero(void **state)
 	}
 }
 
-/* As many as the queue holds at once, and more rounds than request slots. */
+/*
+ * As many as the queue holds at once, and more rounds than request slots
+ * (CVE-2016-5403: what is under way is bounded).
+ */
 static void test_many_in_flight(void **state)
 {
 	struct blk_fixture *f = *state;

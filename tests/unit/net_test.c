@@ -127,6 +127,7 @@ static void test_both_ways(void **state)
 	}
 }
 
+/* CVE-2017-5931, CVE-2021-3748: the count is written with its buffers. */
 static void test_mergeable(void **state)
 {
 	struct net_fixture *f = *state;

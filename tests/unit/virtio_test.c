@@ -135,6 +135,7 @@ static void test_features(void **state)
 	assert_int_equal(drv_status(d), HELLO | VIRTIO_CONFIG_S_FEATURES_OK);
 }
 
+/* CVE-2016-6833, CVE-2022-1050: doorbells of a device that is not active. */
 static void test_notify_before_driver_ok(void **state)
 {
 	struct drv *d = *state;
@@ -154,6 +155,7 @@ static void test_notify_before_driver_ok(void **state)
 	assert_true(drv_wait(d, 0, NULL, NULL));
 }
 
+/* CVE-2021-20203: sizes that overflow or lie outside. */
 static void test_bad_queue_geometry(void **state)
 {
 	struct drv *d = *state;
@@ -205,6 +207,7 @@ static void test_broken_queue_needs_reset(void **state)
 	assert_works(d);
 }
 
+/* CVE-2011-2512, CVE-2013-4544: queue and vector numbers that are not there. */
 static void test_queue_select_out_of_range(void **state)
 {
 	struct drv *d = *state;

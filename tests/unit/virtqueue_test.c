@@ -165,7 +165,12 @@ static void test_indirect(void **state)
 	assert_int_equal(f->req.nout, 40);
 }
 
-/* One descriptor chain each, built by hand, and what it must be refused for. */
+/*
+ * One descriptor chain each, built by hand, and what it must be refused for. Among
+ * them CVE-2016-6490 (length zero), CVE-2016-7422 (address that is not mapped),
+ * CVE-2018-20216 (loop), CVE-2021-3582 (length that overflows) and CVE-2024-3446
+ * (a BAR as target: DMA knows RAM only).
+ */
 static const struct hostile {
 	const char *why;
 	uint64_t features;
@@ -198,6 +203,11 @@ static const struct hostile {
 	{"descriptor outside of guest RAM",
 	 0,
 	 {{0xfee00000, 4, VRING_DESC_F_WRITE, 0}},
+	 {{0}},
+	 0},
+	{"descriptor outside of guest RAM",
+	 0,
+	 {{0xc0000000, 4, VRING_DESC_F_WRITE, 0}},
 	 {{0}},
 	 0},
 	{"readable descriptor after a writable one",
