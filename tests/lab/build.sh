@@ -25,7 +25,7 @@ image_hash() {
 
 build_image() {
 	FAVO_CONF_STORE_DIR=$LAB/favod/store "$BUILD/provision/cli/favo" image build \
-		"$TOP/images/recipes/$1.recipe"
+		--log "$LAB/logs/image-$1-mmdebstrap.log" "$TOP/images/recipes/$1.recipe"
 }
 
 ensure_images() {
