@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -159,6 +160,17 @@ static void wait_for_button(void)
 	}
 }
 
+/* The kernel's log, which a quiet kernel keeps to itself. */
+static void dump_log(void)
+{
+	static char buf[4 << 20];
+	int n = klogctl(3, buf, sizeof(buf));
+
+	if (n > 0)
+		fwrite(buf, 1, (size_t)n, stdout);
+	fflush(stdout);
+}
+
 static void do_word(const char *word)
 {
 	if (!strcmp(word, "poweroff")) {
@@ -172,6 +184,8 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "button")) {
 		printf("init: waiting\n");
 		wait_for_button();
+	} else if (!strcmp(word, "dmesg")) {
+		dump_log();
 	} else if (!strcmp(word, "hang")) {
 		printf("init: waiting\n");
 		for (;;)
