@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Phase reports to the host, CONTRACTS of the node agent: one JSON line each
+ * Phase reports to the host, for the node agent: one JSON line each
  * on one vsock connection. docs/format-agent.md, "Phase reports". A host that
  * does not listen never holds up the start; lines are kept and sent when it
  * does, all of them again after a reconnect.

@@ -2,7 +2,7 @@
 /*
  * Start of a job's VM: its shape within the allocation, the descriptors that
  * favo-vmm gets instead of privileges, the initrds of agent and configuration
- * (CONTRACT: docs/format-guest-config.md), its cgroup and its process.
+ * (docs/format-agent.md, "config.json"), its cgroup and its process.
  */
 #include <errno.h>
 #include <fcntl.h>
