@@ -36,4 +36,4 @@ done <"$stage/list" >"$stage/root/modules"
 (cd "$stage/root" && find . | cpio -o -H newc --quiet) >"$stage/initrd.cpio"
 rm -rf "$stage/root"
 
-"$top/tests/lab/vmlab" --dir "$stage" --time 120 -- bash ./virtio-node.sh
+"$top/tests/lab/vmlab" --dir "$stage" --time 220 -- bash ./virtio-node.sh

@@ -15,7 +15,7 @@ say() { # STATUS TEXT
 guest() {
 	local name=$1 words=$2
 	shift 2
-	timeout 60 ./favo-vmm --kernel /guest/vmlinux --initrd initrd.cpio --mem 128M \
+	timeout 110 ./favo-vmm --kernel /guest/vmlinux --initrd initrd.cpio --mem 128M \
 		--cmdline "quiet panic=-1 $words" --console file="$work/$name" \
 		--control path="$work/$name.sock" "$@" 2>"$work/$name.err" &
 	pid=$!
