@@ -56,31 +56,65 @@ static int damaged(const struct favo_digest *digest, const char *why,
 			 why);
 }
 
-/* Plain bytes, not yet checked. */
-static int decode(const struct favo_digest *digest, const void *stored, size_t stored_len,
-		  size_t max, void **data, size_t *len, struct favo_err *err)
-{
-	favo_autofree void *plain = NULL;
-	unsigned long long size = stored_len;
-	bool packed = has_zstd_magic(stored, stored_len);
-	size_t n;
+struct favo_decoder {
+	ZSTD_DCtx *zstd;
+	size_t size; /* of buf */
+	unsigned char buf[];
+};
 
-	if (packed)
-		size = ZSTD_getFrameContentSize(stored, stored_len);
-	/* The two error values of zstd are the largest numbers there are. */
-	if (size > max)
-		return damaged(digest, "more bytes than expected", err);
-	plain = malloc(size ? size : 1);
-	if (!plain)
+int favo_decoder_new(struct favo_decoder **out, size_t size, struct favo_err *err)
+{
+	struct favo_decoder *decoder = malloc(sizeof(*decoder) + size);
+
+	if (!decoder)
 		return favo_fail(err, ENOMEM, "blob: out of memory");
-	if (packed) {
-		n = ZSTD_decompress(plain, size, stored, stored_len);
+	decoder->size = size;
+	decoder->zstd = ZSTD_createDCtx();
+	if (!decoder->zstd) {
+		free(decoder);
+		return favo_fail(err, ENOMEM, "blob: out of memory");
+	}
+	*out = decoder;
+	return 0;
+}
+
+void favo_decoder_free(struct favo_decoder *decoder)
+{
+	if (!decoder)
+		return;
+	ZSTD_freeDCtx(decoder->zstd);
+	free(decoder);
+}
+
+int favo_decode(struct favo_decoder *decoder, const struct favo_digest *digest,
+		const void *stored, size_t stored_len, const void **data, size_t *len,
+		struct favo_err *err)
+{
+	unsigned long long size = stored_len;
+	const void *plain = stored;
+	struct favo_digest actual;
+	size_t n;
+	int ret;
+
+	if (has_zstd_magic(stored, stored_len)) {
+		size = ZSTD_getFrameContentSize(stored, stored_len);
+		plain = decoder->buf;
+	}
+	/* The two error values of zstd are the largest numbers there are. */
+	if (size > decoder->size)
+		return damaged(digest, "more bytes than expected", err);
+	if (plain != stored) {
+		n = ZSTD_decompressDCtx(decoder->zstd, decoder->buf, size, stored,
+					stored_len);
 		if (ZSTD_isError(n) || n != size)
 			return damaged(digest, "compressed data is damaged", err);
-	} else if (size) {
-		memcpy(plain, stored, size);
 	}
-	*data = favo_steal_ptr(&plain);
+	ret = favo_digest_of(&actual, plain, size, err);
+	if (ret < 0)
+		return ret;
+	if (!favo_digest_equal(&actual, digest))
+		return damaged(digest, "content does not match the digest", err);
+	*data = plain;
 	*len = size;
 	return 0;
 }
@@ -89,19 +123,24 @@ int favo_blob_decode(const struct favo_digest *digest, const void *stored,
 		     size_t stored_len, size_t max, void **data, size_t *len,
 		     struct favo_err *err)
 {
-	favo_autofree void *plain = NULL;
-	struct favo_digest actual;
-	size_t n = 0;
+	bool packed = has_zstd_magic(stored, stored_len);
+	unsigned long long size =
+		packed ? ZSTD_getFrameContentSize(stored, stored_len) : stored_len;
+	struct favo_decoder *decoder = NULL;
+	const void *plain;
 	int ret;
 
-	ret = decode(digest, stored, stored_len, max, &plain, &n, err);
+	if (size > max)
+		return damaged(digest, "more bytes than expected", err);
+	ret = favo_decoder_new(&decoder, size, err);
 	if (ret == 0)
-		ret = favo_digest_of(&actual, plain, n, err);
-	if (ret < 0)
-		return ret;
-	if (!favo_digest_equal(&actual, digest))
-		return damaged(digest, "content does not match the digest", err);
-	*data = favo_steal_ptr(&plain);
-	*len = n;
-	return 0;
+		ret = favo_decode(decoder, digest, stored, stored_len, &plain, len, err);
+	if (ret == 0) {
+		*data = malloc(*len ? *len : 1);
+		if (*data && *len)
+			memcpy(*data, plain, *len);
+		ret = *data ? 0 : favo_fail(err, ENOMEM, "blob: out of memory");
+	}
+	favo_decoder_free(decoder);
+	return ret;
 }

@@ -39,6 +39,7 @@ struct favo_fetch {
 	unsigned char *states; /* enum state per chunk, equal for equal digests */
 	size_t cursor; /* chunks before it are not NEEDED */
 	size_t missing; /* chunks that are not HERE */
+	struct favo_decoder *decoder; /* for chunks */
 	struct favo_fetch_progress progress;
 };
 
@@ -51,6 +52,7 @@ void favo_fetch_free(struct favo_fetch *fetch)
 	favo_close(&fetch->folder_fd);
 	favo_close(&fetch->root_fd);
 	favo_close(&fetch->have_fd);
+	favo_decoder_free(fetch->decoder);
 	free(fetch->order);
 	free(fetch->states);
 	free(fetch);
@@ -334,16 +336,15 @@ static int put_chunk(struct favo_fetch *fetch, const struct favo_digest *digest,
 {
 	size_t at = fetch->index ? find_chunk(fetch, digest) : 0, len = 0;
 	char text[FAVO_DIGEST_TEXT_SIZE];
-	favo_autofree void *data = NULL;
 	const struct favo_chunk *chunk;
+	const void *data;
 	int ret;
 
 	if (!fetch->index || at == fetch->index->n_chunks)
 		return favo_fail(err, ENOENT, "blob %s: not part of the image",
 				 favo_digest_format(digest, text));
 	chunk = &fetch->index->chunks[fetch->order[at]];
-	ret = favo_blob_decode(digest, stored, stored_len, chunk->length, &data, &len,
-			       err);
+	ret = favo_decode(fetch->decoder, digest, stored, stored_len, &data, &len, err);
 	if (ret < 0)
 		return ret;
 	if (len != chunk->length)
@@ -525,6 +526,8 @@ int favo_fetch_begin(struct favo_fetch **out, struct favo_cache *cache,
 	fetch->cache = cache;
 	fetch->folder_fd = fetch->root_fd = fetch->have_fd = -1;
 	ret = favo_manifest_parse(&fetch->manifest, manifest, len, err);
+	if (ret == 0)
+		ret = favo_decoder_new(&fetch->decoder, FAVO_CHUNK_MAX, err);
 	if (ret < 0)
 		return ret;
 	if (!favo_digest_equal(&fetch->manifest->id, id))

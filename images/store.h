@@ -123,6 +123,18 @@ int favo_blob_decode(const struct favo_digest *digest, const void *stored,
 		     size_t stored_len, size_t max, void **data, size_t *len,
 		     struct favo_err *err);
 
+/*
+ * The same for many blobs of at most size bytes, without memory taken for
+ * each: *data is borrowed, from the decoder until its next use or from
+ * stored. A decoder belongs to one thread at a time.
+ */
+struct favo_decoder;
+int favo_decoder_new(struct favo_decoder **out, size_t size, struct favo_err *err);
+void favo_decoder_free(struct favo_decoder *decoder);
+int favo_decode(struct favo_decoder *decoder, const struct favo_digest *digest,
+		const void *stored, size_t stored_len, const void **data, size_t *len,
+		struct favo_err *err);
+
 /* Plain to stored form (zstd where that is shorter); the caller frees *stored. */
 int favo_blob_encode(const void *data, size_t len, void **stored, size_t *stored_len,
 		     struct favo_err *err);
