@@ -324,13 +324,40 @@ static int publish_blobs(struct favo_store_tx *tx, struct favo_err *err)
 	return ret;
 }
 
+int favo_store_replace(struct favo_store *store, const char *path, const void *data,
+		       size_t len, struct favo_err *err)
+{
+	favo_autofree char *tmp = favo_asprintf("%s/tmp/file-XXXXXX", store->dir);
+	favo_autofree char *full = favo_asprintf("%s/%s", store->dir, path);
+	favo_autoclose int fd = -1, dir = -1;
+	int ret;
+
+	if (!tmp || !full)
+		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
+	fd = mkostemp(tmp, O_CLOEXEC);
+	if (fd < 0)
+		return favo_fail(err, errno, "%s: %m", tmp);
+	ret = favo_write_all(fd, data, len, -1, err);
+	if (ret == 0 && (fchmod(fd, 0644) < 0 || fsync(fd) < 0 || rename(tmp, full) < 0))
+		ret = favo_fail(err, errno, "%s: %m", full);
+	if (ret < 0) {
+		unlink(tmp);
+		return ret;
+	}
+	*strrchr(full, '/') = '\0';
+	dir = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || fsync(dir) < 0)
+		return favo_fail(err, errno, "%s: sync: %m", full);
+	return 0;
+}
+
 int favo_store_commit(struct favo_store_tx *tx, const json_t *manifest,
 		      const struct favo_image_name *name, struct favo_digest *id,
 		      struct favo_err *err)
 {
 	favo_automanifest struct favo_manifest *checked = NULL;
 	char path[FAVO_MANIFEST_PATH_SIZE];
-	favo_autofree char *full = NULL, *data = NULL;
+	favo_autofree char *data = NULL;
 	size_t len = 0;
 	int ret;
 
@@ -339,11 +366,8 @@ int favo_store_commit(struct favo_store_tx *tx, const json_t *manifest,
 	    (ret = sync_store(tx->store, err)) < 0 ||
 	    (ret = publish_blobs(tx, err)) < 0 || (ret = sync_store(tx->store, err)) < 0)
 		return ret;
-	full = favo_asprintf("%s/%s", tx->store->dir,
-			     favo_store_manifest_path(&checked->id, path));
-	if (!full)
-		return favo_fail(err, ENOMEM, "store %s: out of memory", tx->store->dir);
-	ret = favo_file_replace(full, data, len, 0644, err);
+	ret = favo_store_replace(tx->store, favo_store_manifest_path(&checked->id, path),
+				 data, len, err);
 	if (ret == 0 && name)
 		ret = favo_store_tag(tx->store, name, &checked->id, err);
 	if (ret == 0)

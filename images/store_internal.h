@@ -20,3 +20,11 @@ char *favo_store_manifest_path(const struct favo_digest *id,
 
 /* Take the store's lock (LOCK_SH or LOCK_EX) in a new descriptor; waits. */
 int favo_store_lock(struct favo_store *store, int operation, struct favo_err *err);
+
+/*
+ * Replace a file below the store's folder, durable on return. The new file is
+ * made in tmp/, so that a crash leaves nothing among the names; the caller
+ * holds the lock, or gc could take it away.
+ */
+int favo_store_replace(struct favo_store *store, const char *path, const void *data,
+		       size_t len, struct favo_err *err);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,12 +123,19 @@ static bool name_of_dir(const char *dir, char name[FAVO_IMAGE_NAME_MAX])
 	return !*dir && is_name(name);
 }
 
-static char *ref_path(struct favo_store *store, const struct favo_image_name *name)
+/* Relative to the store's folder. */
+static char *ref_path(const struct favo_image_name *name)
 {
 	char dir[DIR_NAME_SIZE];
 
-	return favo_asprintf("%s/refs/%s/%s", store->dir, dir_of_name(name->name, dir),
-			     name->tag);
+	return favo_asprintf("refs/%s/%s", dir_of_name(name->name, dir), name->tag);
+}
+
+static char *full_ref_path(struct favo_store *store, const struct favo_image_name *name)
+{
+	favo_autofree char *path = ref_path(name);
+
+	return path ? favo_asprintf("%s/%s", store->dir, path) : NULL;
 }
 
 static int read_ref(const char *path, struct favo_digest *id, int64_t *when,
@@ -164,7 +172,7 @@ int favo_store_resolve(struct favo_store *store, const char *text, struct favo_d
 	if (name.has_digest) {
 		found = name.digest;
 	} else {
-		path = ref_path(store, &name);
+		path = full_ref_path(store, &name);
 		if (!path)
 			return favo_fail(err, ENOMEM, "store %s: out of memory",
 					 store->dir);
@@ -184,28 +192,31 @@ int favo_store_tag(struct favo_store *store, const struct favo_image_name *name,
 		   const struct favo_digest *id, struct favo_err *err)
 {
 	char text[FAVO_DIGEST_TEXT_SIZE], line[128], manifest[FAVO_MANIFEST_PATH_SIZE];
-	favo_autofree char *path = ref_path(store, name);
-	char *slash;
-	int n, ret;
+	char dir[DIR_NAME_SIZE];
+	favo_autofree char *path = ref_path(name);
+	favo_autofree char *folder =
+		favo_asprintf("refs/%s", dir_of_name(name->name, dir));
+	favo_autoclose int lock = favo_store_lock(store, LOCK_SH, err);
+	int n;
 
-	if (!path)
+	if (lock < 0)
+		return lock;
+	if (!path || !folder)
 		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
 	if (faccessat(store->fd, favo_store_manifest_path(id, manifest), F_OK, 0) < 0)
 		return favo_fail(err, ENOENT, "no image %s in store %s",
 				 favo_digest_format(id, text), store->dir);
 	n = snprintf(line, sizeof(line), "%s %lld\n", favo_digest_format(id, text),
 		     (long long)(favo_realtime_ns() / 1000000000));
-	slash = strrchr(path, '/');
-	*slash = '\0';
-	ret = favo_mkdirs(path, 0755, err);
-	*slash = '/';
-	return ret < 0 ? ret : favo_file_replace(path, line, (size_t)n, 0644, err);
+	if (mkdirat(store->fd, folder, 0755) < 0 && errno != EEXIST)
+		return favo_fail(err, errno, "store %s: %s: %m", store->dir, folder);
+	return favo_store_replace(store, path, line, (size_t)n, err);
 }
 
 int favo_store_untag(struct favo_store *store, const struct favo_image_name *name,
 		     struct favo_err *err)
 {
-	favo_autofree char *path = ref_path(store, name);
+	favo_autofree char *path = full_ref_path(store, name);
 	char *slash;
 
 	if (!path)

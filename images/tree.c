@@ -358,6 +358,15 @@ int favo_tree_add_xattr(struct favo_inode *inode, const char *name, const void *
 	if (len > FAVO_XATTR_VALUE_MAX || strlen(name) > NAME_MAX)
 		return favo_fail(err, E2BIG, "extended attribute %.64s is too long",
 				 name);
+	/* Tars may carry an attribute in several notations; the last one wins. */
+	for (size_t i = 0; i < inode->n_xattrs; i++) {
+		if (strcmp(inode->xattrs[i].name, name) != 0)
+			continue;
+		free(inode->xattrs[i].name);
+		free(inode->xattrs[i].value);
+		inode->xattrs[i] = inode->xattrs[--inode->n_xattrs];
+		break;
+	}
 	grown = reallocarray(inode->xattrs, inode->n_xattrs + 1, sizeof(*grown));
 	if (!grown)
 		return favo_fail(err, ENOMEM, "out of memory");
