@@ -86,7 +86,7 @@ guest first "do-disk do-ro do-cow=1 do-rng do-net" --rng $common,vhost=off \
 net_client first
 report first
 
-guest second "do-disk do-ro do-cow=2 do-net do-vsock" $common --vsock cid=77 \
+guest second "do-disk do-ro do-cow=2 do-net do-vsock" $common --vsock cid=77 --jail \
 	--disk "path=$work/disk,id=favo-disk-0,io=sync" --disk "path=$work/ro,ro,io=sync" \
 	--disk "path=$work/base,overlay=$work/overlay,io=sync"
 net_client second
