@@ -56,8 +56,9 @@ static void report(int rank, int size)
 	file_value("/etc/os-release", "PRETTY_NAME", os, sizeof(os));
 	file_value("/etc/os-release", "IMAGE_ID", image, sizeof(image));
 	first_line("/proc/sys/kernel/random/boot_id", boot, sizeof(boot));
-	snprintf(mine, sizeof(mine), "rank %d of %d: host %s, kernel %s, boot %s, os %s, image %s",
-		 rank, size, uts.nodename, uts.release, boot, os, image);
+	snprintf(mine, sizeof(mine),
+		 "rank %d of %d: host %s, kernel %s, boot %s, os %s, image %s", rank,
+		 size, uts.nodename, uts.release, boot, os, image);
 	if (rank == 0)
 		all = calloc(size, REPORT);
 	MPI_Gather(mine, REPORT, MPI_CHAR, all, REPORT, MPI_CHAR, 0, MPI_COMM_WORLD);
@@ -76,7 +77,8 @@ static int ring(int rank, int size)
 	if (size == 1)
 		return 0;
 	if (rank > 0)
-		MPI_Recv(&token, 1, MPI_LONG, previous, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+		MPI_Recv(&token, 1, MPI_LONG, previous, 0, MPI_COMM_WORLD,
+			 MPI_STATUS_IGNORE);
 	token += rank + 1;
 	MPI_Send(&token, 1, MPI_LONG, next, 0, MPI_COMM_WORLD);
 	if (rank > 0)
@@ -99,8 +101,8 @@ static int allreduce(int rank, int size)
 		wrong += out[i] != (double)size * (size - 1) / 2 + (double)size * i;
 	MPI_Reduce(&wrong, &total, 1, MPI_INT, MPI_SUM, 0, MPI_COMM_WORLD);
 	if (rank == 0)
-		printf("allreduce: %d values on %d ranks, %d wrong: %s\n", VALUES, size, total,
-		       total ? "WRONG" : "ok");
+		printf("allreduce: %d values on %d ranks, %d wrong: %s\n", VALUES, size,
+		       total, total ? "WRONG" : "ok");
 	return wrong;
 }
 

@@ -83,7 +83,8 @@ static bool send_frame(int fd, char type, const void *data, uint32_t size)
 
 static bool recv_frame(int fd, struct frame *f, char *data)
 {
-	return read_all(fd, f, sizeof(*f)) && f->size <= CHUNK && read_all(fd, data, f->size);
+	return read_all(fd, f, sizeof(*f)) && f->size <= CHUNK &&
+	       read_all(fd, data, f->size);
 }
 
 static bool read_token(const char *path, char *token, size_t size)
@@ -104,7 +105,8 @@ static int start_command(const char *command, int fds[3], pid_t *pid)
 {
 	int in[2], out[2], errors[2];
 
-	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 ||
+	    pipe2(errors, O_CLOEXEC) < 0)
 		return -1;
 	*pid = fork();
 	if (*pid == 0) {
@@ -147,7 +149,8 @@ static int exit_code(int status)
  * end counts, after what is already in the pipes. */
 static void relay(int conn, int fds[3], pid_t pid)
 {
-	struct pollfd p[3] = {{conn, POLLIN, 0}, {fds[1], POLLIN, 0}, {fds[2], POLLIN, 0}};
+	struct pollfd p[3] = {
+		{conn, POLLIN, 0}, {fds[1], POLLIN, 0}, {fds[2], POLLIN, 0}};
 	char data[CHUNK];
 	bool ended = false;
 	uint8_t code = 0;
@@ -247,7 +250,8 @@ static int dial(const char *address, int port)
 	return fd;
 }
 
-static int call(const char *address, int port, const char *token_file, const char *command)
+static int call(const char *address, int port, const char *token_file,
+		const char *command)
 {
 	char token[128], data[CHUNK];
 	uint32_t length = strlen(command);
@@ -256,8 +260,8 @@ static int call(const char *address, int port, const char *token_file, const cha
 	signal(SIGPIPE, SIG_IGN);
 	if (read_token(token_file, token, sizeof(token)))
 		fd = dial(address, port);
-	if (fd < 0 || dprintf(fd, "%s\n", token) < 0 || !write_all(fd, &length, sizeof(length)) ||
-	    !write_all(fd, command, length)) {
+	if (fd < 0 || dprintf(fd, "%s\n", token) < 0 ||
+	    !write_all(fd, &length, sizeof(length)) || !write_all(fd, command, length)) {
 		fprintf(stderr, "node-exec: %s does not answer: %m\n", address);
 		return 255;
 	}
@@ -311,6 +315,7 @@ int main(int argc, char **argv)
 		return call(argv[2], atoi(argv[3]), argv[4], argv[5]);
 	if (argc == 2 && !strcmp(argv[1], "tsc"))
 		return print_tsc();
-	fprintf(stderr, "usage: node-exec serve PORT TOKEN-FILE | call ADDRESS PORT TOKEN-FILE COMMAND | tsc\n");
+	fprintf(stderr, "usage: node-exec serve PORT TOKEN-FILE | call ADDRESS PORT "
+			"TOKEN-FILE COMMAND | tsc\n");
 	return 2;
 }

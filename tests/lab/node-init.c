@@ -66,7 +66,8 @@ static void say(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	dprintf(2, "node-init: %ld.%03ld: %s\n", (long)ts.tv_sec, ts.tv_nsec / 1000000, text);
+	dprintf(2, "node-init: %ld.%03ld: %s\n", (long)ts.tv_sec, ts.tv_nsec / 1000000,
+		text);
 }
 
 static void __attribute__((noreturn)) power(int action)
@@ -102,7 +103,8 @@ static char *load(const char *path)
 	if (fd < 0)
 		return NULL;
 	text = malloc(room);
-	while (text && size + 1 < room && (n = read(fd, text + size, room - size - 1)) > 0)
+	while (text && size + 1 < room &&
+	       (n = read(fd, text + size, room - size - 1)) > 0)
 		size += n;
 	close(fd);
 	if (text)
@@ -114,10 +116,12 @@ static void load_modules(void)
 {
 	char *list = load("/node/modules"), *save = NULL, *path;
 
-	for (path = strtok_r(list, "\n", &save); path; path = strtok_r(NULL, "\n", &save)) {
+	for (path = strtok_r(list, "\n", &save); path;
+	     path = strtok_r(NULL, "\n", &save)) {
 		int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-		if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+		if (fd < 0 ||
+		    (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
 			say("module %s: %s", path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
@@ -142,7 +146,8 @@ static void copy_tree(const char *from, const char *to)
 			continue;
 		if (S_ISDIR(st.st_mode)) {
 			mkdir(target, st.st_mode & 07777);
-			if (lchown(target, st.st_uid, st.st_gid) < 0 || chmod(target, st.st_mode & 07777) < 0)
+			if (lchown(target, st.st_uid, st.st_gid) < 0 ||
+			    chmod(target, st.st_mode & 07777) < 0)
 				say("owner of %s: %s", target, strerror(errno));
 			copy_tree(source, target);
 		} else if (S_ISLNK(st.st_mode)) {
@@ -247,7 +252,8 @@ static int split(char *line, char **words, int max)
 	char *save = NULL, *word;
 	int n = 0;
 
-	for (word = strtok_r(line, " ", &save); word && n < max; word = strtok_r(NULL, " ", &save))
+	for (word = strtok_r(line, " ", &save); word && n < max;
+	     word = strtok_r(NULL, " ", &save))
 		words[n++] = word;
 	words[n] = NULL;
 	return n;
@@ -272,7 +278,6 @@ static pid_t spawn(char **argv, int out)
 	say("run %s: %s", argv[0], strerror(errno));
 	_exit(127);
 }
-
 
 static void link_up(const char *name)
 {
@@ -308,7 +313,8 @@ static void set_address(const char *name, const char *address)
 static void mount_cgroups(void)
 {
 	static const char *const controllers[] = {
-		"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "pids", "blkio",
+		"cpu",	   "cpuacct", "cpuset", "memory",
+		"devices", "freezer", "pids",	"blkio",
 	};
 	char path[64];
 
@@ -346,7 +352,8 @@ static void configure(struct node *node, char *line)
 	} else if (!strcmp(words[0], "share") && n == 3) {
 		/* share TAG DIR */
 		try_mount(words[1], words[2], "9p", 0,
-			  "trans=virtio,version=9p2000.L,msize=131072,cache=none,access=client");
+			  "trans=virtio,version=9p2000.L,msize=131072,cache=none,access="
+			  "client");
 	} else if (!strcmp(words[0], "run")) {
 		waitpid(spawn(words + 1, -1), NULL, 0);
 	} else if (!strcmp(words[0], "script")) {
@@ -376,7 +383,8 @@ static void set_up(struct node *node)
 		say("/dev/fd: %s", strerror(errno));
 	mount_cgroups();
 	link_up("lo");
-	for (line = strtok_r(node->config, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+	for (line = strtok_r(node->config, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
 		configure(node, line);
 }
 
@@ -415,7 +423,8 @@ static void __attribute__((noreturn)) supervise(struct node *node)
 			struct service *s = &node->services[i];
 
 			snprintf(hold, sizeof(hold), "/run/hold/%s", s->name);
-			if (s->pid <= 0 && time(NULL) >= s->not_before && access(hold, F_OK) < 0)
+			if (s->pid <= 0 && time(NULL) >= s->not_before &&
+			    access(hold, F_OK) < 0)
 				start_service(s);
 		}
 		sigemptyset(&set);
@@ -429,7 +438,8 @@ static void __attribute__((noreturn)) supervise(struct node *node)
 					continue;
 				say("service %s ended with status 0x%x", s->name, status);
 				s->pid = 0;
-				s->not_before = time(NULL) - s->started < 2 ? time(NULL) + 1 : 0;
+				s->not_before =
+					time(NULL) - s->started < 2 ? time(NULL) + 1 : 0;
 			}
 		}
 		if (wanted_action)
@@ -441,8 +451,9 @@ static void __attribute__((noreturn)) supervise(struct node *node)
  * own so that its output needs no marks. */
 static void __attribute__((noreturn)) run_script(const struct node *node)
 {
-	char path[300], *argv[] = {"/usr/bin/timeout", "-k", "5", node->script_limit,
-				   "/bin/bash", "/lab/script", NULL};
+	char path[300],
+		*argv[] = {"/usr/bin/timeout", "-k",	      "5", node->script_limit,
+			   "/bin/bash",	       "/lab/script", NULL};
 	int out = -1, code = -1, status = 0;
 	char *cwd = load("/lab/cwd");
 	pid_t pid;
@@ -458,7 +469,8 @@ static void __attribute__((noreturn)) run_script(const struct node *node)
 	pid = spawn(argv, out);
 	while (waitpid(-1, &status, 0) != pid)
 		;
-	dprintf(code, "%d\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	dprintf(code, "%d\n",
+		WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 	fsync(code);
 	close(out);
 	close(code);
@@ -474,8 +486,10 @@ int main(void)
 	node.config = load("/node/config");
 	if (!node.config)
 		die("/node/config");
-	setenv("PATH", "/opt/favo/sbin:/opt/favo/bin:/usr/local/sbin:/usr/local/bin:"
-	       "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+	setenv("PATH",
+	       "/opt/favo/sbin:/opt/favo/bin:/usr/local/sbin:/usr/local/bin:"
+	       "/usr/sbin:/usr/bin:/sbin:/bin",
+	       1);
 	setenv("HOME", "/root", 1);
 	enter_root();
 	sigaction(SIGUSR2, &sa, NULL);
