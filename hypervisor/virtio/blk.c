@@ -11,6 +11,7 @@
 
 #include <linux/virtio_blk.h>
 
+#include "common/str.h"
 #include "common/util.h"
 #include "hypervisor/virtio/devices.h"
 #include "hypervisor/virtio/disk.h"
@@ -20,6 +21,7 @@
 
 #define SECTOR 512
 #define QUEUE_SIZE 256
+#define QUEUES_MAX 32 /* all served by one thread: they spare locks in the guest */
 #define SEGS 128 /* header and status beside SEG_MAX of data */
 #define REQUESTS 128
 #define TURN 512 /* requests before other devices get their turn */
@@ -375,7 +377,7 @@ static void set_config(struct blk *blk)
 		.seg_max = htole32(SEGS - 2),
 		.blk_size = htole32(SECTOR),
 		.physical_block_exp = 3,
-		.opt_io_size = htole32(0),
+		.num_queues = htole16((uint16_t)blk->dev.nqueues),
 		.max_discard_sectors = htole32(RANGE_MAX),
 		.max_discard_seg = htole32(1),
 		.discard_sector_alignment = htole32((uint32_t)grain),
@@ -389,6 +391,8 @@ static void set_config(struct blk *blk)
 	blk->dev.offered = FAVO_VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
 			   FAVO_VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) |
 			   FAVO_VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY);
+	if (blk->dev.nqueues > 1)
+		blk->dev.offered |= FAVO_VIRTIO_BIT(VIRTIO_BLK_F_MQ);
 	if (blk->readonly)
 		blk->dev.offered |= FAVO_VIRTIO_BIT(VIRTIO_BLK_F_RO);
 	else
@@ -398,7 +402,7 @@ static void set_config(struct blk *blk)
 }
 
 struct blk_spec {
-	const char *path, *fd, *overlay, *overlay_fd, *id, *io;
+	const char *path, *fd, *overlay, *overlay_fd, *id, *io, *queues;
 	bool ro, temp;
 };
 
@@ -459,9 +463,11 @@ static int set_up(struct blk *blk, const char *text, struct favo_loop *loop,
 		{.name = "overlay-fd", .value = &spec.overlay_fd},
 		{.name = "id", .value = &spec.id},
 		{.name = "io", .value = &spec.io},
+		{.name = "queues", .value = &spec.queues},
 		{.name = "ro", .flag = &spec.ro},
 		{.name = "temp", .flag = &spec.temp},
 	};
+	uint64_t queues = 1;
 	int ret;
 
 	blk->requests = calloc(REQUESTS, sizeof(*blk->requests));
@@ -473,10 +479,13 @@ static int set_up(struct blk *blk, const char *text, struct favo_loop *loop,
 		blk->free = &blk->requests[i];
 	}
 	ret = favo_spec_parse(copy, keys, FAVO_ARRAY_SIZE(keys), err);
+	if (ret == 0 && spec.queues)
+		ret = favo_parse_u64(&queues, spec.queues, 1, QUEUES_MAX, err);
 	if (ret == 0)
 		ret = open_disk(blk, &spec, err);
 	if (ret < 0)
 		return ret;
+	blk->dev.nqueues = (unsigned)queues;
 	/* The field holds 20 bytes, without an end mark when all are used. */
 	if (spec.id)
 		memcpy(blk->serial, spec.id, strnlen(spec.id, sizeof(blk->serial)));
@@ -494,7 +503,6 @@ int favo_disk_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
 
 	if (!blk)
 		return favo_fail(err, ENOMEM, "allocate device");
-	blk->dev.nqueues = 1;
 	blk->dev.queue_size = QUEUE_SIZE;
 	ret = set_up(blk, spec, vm->loop, err);
 	if (ret == 0)

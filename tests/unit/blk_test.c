@@ -308,6 +308,39 @@ static void test_many_in_flight(void **state)
 	drv_stop(&f->d);
 }
 
+/* More queues than one: requests of all end where they came from. */
+static void test_queues(void **state)
+{
+	struct blk_fixture *f = *state;
+	struct virtio_blk_outhdr *hdr;
+	uint32_t id, len;
+
+	start(f, ",queues=4");
+	assert_int_equal(f->d.nqueues, 4);
+	assert_int_equal(drv_read(&f->d, f->d.device + 34, 2), 4);
+	hdr = drv_ptr(&f->d, HDR);
+	for (unsigned round = 0; round < 50; round++) {
+		for (unsigned i = 0; i < 12; i++) {
+			struct drv_seg segs[] = {{HDR + 16 * i, 16, false},
+						 {DATA + 4096 * i, 4096, true},
+						 {STATUS + i, 1, true}};
+
+			hdr[i] = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN,
+							    .sector = 8 * (round + i)};
+			drv_add(&f->d.q[i % 4], segs, 3);
+			drv_kick(&f->d, i % 4);
+		}
+		for (unsigned i = 0; i < 12; i++) {
+			assert_true(drv_wait(&f->d, i % 4, &id, &len));
+			assert_int_equal(len, 4097);
+		}
+		for (unsigned i = 0; i < 12; i++)
+			assert_int_equal(*(uint64_t *)drv_ptr(&f->d, DATA + 4096 * i),
+					 8 * (round + i) * 64);
+	}
+	drv_stop(&f->d);
+}
+
 /*
  * Reset with requests under way: after status reads 0 no byte of the buffers
  * may change any more.
@@ -662,6 +695,8 @@ static void test_bad_specs(void **state)
 		"path=%s,io=fast",
 		"path=%s,ro=1",
 		"path=%s,color=red",
+		"path=%s,queues=0",
+		"path=%s,queues=33",
 		"path=%s,overlay=/nonexistent/x",
 		"fd=4000",
 	};
@@ -699,21 +734,14 @@ int main(void)
 {
 #define BLK(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		BLK(test_round_trip),
-		BLK(test_bad_requests),
-		BLK(test_no_header_or_status),
-		BLK(test_any_layout),
-		BLK(test_read_only),
-		BLK(test_discard_and_zero),
-		BLK(test_many_in_flight),
-		BLK(test_reset_in_flight),
-		BLK(test_overlay_device),
-		BLK(test_overlay_model),
-		BLK(test_overlay_same_cluster),
-		BLK(test_overlay_crash),
-		BLK(test_overlay_damage),
-		BLK(test_bad_specs),
-		BLK(test_lock),
+		BLK(test_round_trip),	       BLK(test_bad_requests),
+		BLK(test_no_header_or_status), BLK(test_any_layout),
+		BLK(test_read_only),	       BLK(test_discard_and_zero),
+		BLK(test_many_in_flight),      BLK(test_queues),
+		BLK(test_reset_in_flight),     BLK(test_overlay_device),
+		BLK(test_overlay_model),       BLK(test_overlay_same_cluster),
+		BLK(test_overlay_crash),       BLK(test_overlay_damage),
+		BLK(test_bad_specs),	       BLK(test_lock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
