@@ -6,14 +6,19 @@
  */
 #include "images/guest/command.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/util.h"
 #include "images/guest/client.h"
+
+#define SCRIPT_MAX (8 << 20)
 
 const char *const favo_commands[] = {
 	"srun",	 "sbatch", "salloc",   "squeue", "scancel",
@@ -31,6 +36,42 @@ const char *favo_command_name(const char *path)
 	return NULL;
 }
 
+/*
+ * sbatch reads its script, which the host does not see: the first argument
+ * that names a readable file with an interpreter line goes along.
+ */
+static int add_script(struct favo_run *run, struct favo_run_file *file,
+		      struct favo_err *err)
+{
+	for (char **arg = run->argv + 1; *arg; arg++) {
+		favo_autoclose int fd = -1;
+		struct stat st;
+		char mark[2];
+		char *text;
+		int ret;
+
+		if (**arg == '-')
+			continue;
+		fd = open(*arg, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+		    pread(fd, mark, 2, 0) != 2 || memcmp(mark, "#!", 2) != 0)
+			continue;
+		ret = favo_file_read(*arg, SCRIPT_MAX, &text, &file->len, err);
+		if (ret < 0)
+			return ret;
+		file->data = (uint8_t *)text;
+		file->mode = 0700;
+		file->path = realpath(*arg, NULL);
+		if (!file->path)
+			return favo_fail(err, errno, "%s: %m", *arg);
+		*arg = file->path;
+		run->files = file;
+		run->n_files = 1;
+		return 0;
+	}
+	return 0;
+}
+
 static void on_lost(struct favo_conn *conn, const char *reason)
 {
 	(void)conn;
@@ -44,12 +85,15 @@ static int run_command(const struct favo_exit **out, char **argv, const char **r
 	static const struct favo_conn_ops conn_ops = {.lost = on_lost};
 	const char *path = getenv("FAVO_COMMAND_SOCKET");
 	struct favo_run run = {.argv = argv, .env = environ};
+	struct favo_run_file script;
 	struct favo_client *client;
 	struct favo_loop *loop;
 	struct favo_conn *conn;
 	int fd;
 	int ret = favo_client_clean_fds(-1, err);
 
+	if (ret == 0 && strcmp(favo_command_name(argv[0]), "sbatch") == 0)
+		ret = add_script(&run, &script, err);
 	run.session = getenv("FAVO_SESSION");
 	if (ret == 0)
 		ret = favo_client_describe(&run, err);

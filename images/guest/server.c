@@ -427,12 +427,12 @@ static int start_pumps(struct proc *p, struct favo_spawned *s, struct favo_err *
 	return ret;
 }
 
-static int start(struct proc *p, const struct favo_run *run, const char *program,
+static int start(struct proc *p, const struct favo_run *run, struct favo_choice *choice,
 		 struct favo_err *err)
 {
 	const struct favo_server_config *config = &p->srv->config;
 	struct favo_spawned spawned;
-	int keep[RELAYS_MAX];
+	int keep[RELAYS_MAX + 1];
 	size_t n_keep = 0;
 	struct env env;
 	int ret = make_cgroup(p, err);
@@ -444,11 +444,13 @@ static int start(struct proc *p, const struct favo_run *run, const char *program
 		ret = favo_fail(err, -ret, "environment: %s", strerror(-ret));
 	else
 		ret = make_relays(p, run, &env, keep, &n_keep, err);
+	if (choice->fd >= 0)
+		keep[n_keep++] = favo_steal_fd(&choice->fd);
 	if (ret == 0) {
 		const struct favo_spawn spawn = {
 			.run = run,
 			.env = env.v,
-			.program = program,
+			.program = choice->program,
 			.home = config->home,
 			.cgroup_dir = p->cgroup,
 			.keep = keep,
@@ -488,25 +490,34 @@ static int new_session(char out[33], struct favo_err *err)
 	return 0;
 }
 
-static int check(struct favo_server *srv, struct favo_run *run, char **program,
-		 struct favo_err *err)
+static int check(struct favo_server *srv, struct favo_run *run,
+		 struct favo_choice *choice, struct favo_err *err)
 {
-	if (!srv->config.relays && (run->n_relays || run->n_files))
-		return favo_fail(err, EPERM, "files and relays are not for this side");
+	int ret = 0;
+
 	if (srv->config.check)
-		return srv->config.check(srv->config.user, run, program, err);
-	return 0;
+		ret = srv->config.check(srv->config.user, run, choice, err);
+	/* check() takes out the files that it has a use for. */
+	if (ret == 0 && !srv->config.relays && (run->n_relays || run->n_files))
+		return favo_fail(err, EPERM, "files and relays are not for this side");
+	return ret;
+}
+
+static void choice_fini(struct favo_choice *choice)
+{
+	free(choice->program);
+	favo_close(&choice->fd);
 }
 
 void favo_server_run(struct favo_server *srv, struct favo_channel *ch,
 		     struct favo_run *run)
 {
 	favo_autorun __attribute__((unused)) struct favo_run *owned = run;
-	favo_autofree char *program = NULL;
+	__attribute__((cleanup(choice_fini))) struct favo_choice choice = {.fd = -1};
 	struct favo_err err = {0};
 	struct proc *p;
 
-	if (check(srv, run, &program, &err) < 0) {
+	if (check(srv, run, &choice, &err) < 0) {
 		refuse(ch, &err);
 		return;
 	}
@@ -524,7 +535,7 @@ void favo_server_run(struct favo_server *srv, struct favo_channel *ch,
 	snprintf(p->group, sizeof(p->group), "%s", run->group ? run->group : "");
 	p->next = srv->procs;
 	srv->procs = p;
-	if (start(p, run, program, &err) < 0) {
+	if (start(p, run, &choice, &err) < 0) {
 		refuse(ch, &err);
 		p->ch = NULL;
 		p->in.ch = p->out.ch = NULL;

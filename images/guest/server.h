@@ -14,6 +14,12 @@
 #include "images/guest/loop.h"
 #include "images/guest/run.h"
 
+/* What check() may choose; the callee takes both over. */
+struct favo_choice {
+	char *program; /* instead of a search for argv[0] on PATH */
+	int fd; /* inherited by the program as it is, or -1 */
+};
+
 struct favo_server_config {
 	bool switch_ids; /* become the uid and gid of the request */
 	bool relays; /* requests may ask for relays and files */
@@ -21,10 +27,10 @@ struct favo_server_config {
 	const char *cgroup_root; /* directory for cgroups of processes, or NULL */
 	const char *command_dir; /* put in front of PATH with FAVO_RUN_COMMANDS */
 	/*
-	 * Policy: refuse with -errno and a sentence, or change the request;
-	 * *program (may stay NULL) is what to execute, the callee frees it.
+	 * Policy: refuse with -errno and a sentence, or change the request and
+	 * choose what is executed.
 	 */
-	int (*check)(void *user, struct favo_run *run, char **program,
+	int (*check)(void *user, struct favo_run *run, struct favo_choice *choice,
 		     struct favo_err *err);
 	void *user;
 };

@@ -175,12 +175,12 @@ static void on_command(struct favo_watch *watch, short revents)
 		favo_log(FAVO_WARN, "agent: %s", err.msg);
 }
 
-static int check_run(void *user, struct favo_run *run, char **program,
+static int check_run(void *user, struct favo_run *run, struct favo_choice *choice,
 		     struct favo_err *err)
 {
 	struct favo_service *svc = user;
 
-	(void)program;
+	(void)choice;
 	if (run->uid != svc->config.uid)
 		return favo_fail(err, EPERM, "this guest is for uid %u, not %u",
 				 svc->config.uid, run->uid);

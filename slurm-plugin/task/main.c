@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -146,8 +147,66 @@ static const struct favo_conn_ops conn_ops = {
 	.lost = on_lost,
 };
 
+static int set_env(struct favo_run *run, const char *name, const char *value)
+{
+	size_t n = 0;
+	char **env;
+
+	if (favo_env_get(run->env, name))
+		return 0;
+	while (run->env[n])
+		n++;
+	env = reallocarray(run->env, n + 2, sizeof(*env));
+	if (!env)
+		return -ENOMEM;
+	run->env = env;
+	env[n] = favo_asprintf("%s=%s", name, value);
+	if (!env[n])
+		return -ENOMEM;
+	env[n + 1] = NULL;
+	return 0;
+}
+
+/*
+ * The script of an sbatch from inside is a file of the guest: it comes with
+ * the request and is read by sbatch from a descriptor. The job keeps the name
+ * that it would have had.
+ */
+static int take_script(struct favo_run *run, struct favo_choice *choice,
+		       struct favo_err *err)
+{
+	const struct favo_run_file *f = run->files;
+	const char *base;
+	int ret;
+
+	if (run->n_files != 1)
+		return 0;
+	choice->fd = memfd_create("script", MFD_CLOEXEC);
+	if (choice->fd < 0)
+		return favo_fail(err, errno, "batch script: %m");
+	ret = favo_write_all(choice->fd, f->data, f->len, -1, err);
+	if (ret < 0)
+		return favo_wrap(err, ret, "batch script");
+	for (char **arg = run->argv; *arg; arg++) {
+		if (strcmp(*arg, f->path) != 0)
+			continue;
+		free(*arg);
+		*arg = favo_asprintf("/proc/self/fd/%d", choice->fd);
+		if (!*arg)
+			return favo_fail(err, ENOMEM, "out of memory");
+		break;
+	}
+	base = strrchr(f->path, '/') + 1;
+	if (set_env(run, "SBATCH_JOB_NAME", base) < 0)
+		return favo_fail(err, ENOMEM, "out of memory");
+	free(run->files->path);
+	free(run->files->data);
+	run->n_files = 0;
+	return 0;
+}
+
 /* Slurm commands only, from one directory, as this user, never by a shell. */
-static int check_command(void *user, struct favo_run *run, char **program,
+static int check_command(void *user, struct favo_run *run, struct favo_choice *choice,
 			 struct favo_err *err)
 {
 	struct session *s = user;
@@ -173,8 +232,11 @@ static int check_command(void *user, struct favo_run *run, char **program,
 		free(run->cwd);
 		run->cwd = NULL;
 	}
-	*program = favo_asprintf("%s/%s", dir && *dir == '/' ? dir : SLURM_BINDIR, name);
-	return *program ? 0 : favo_fail(err, ENOMEM, "out of memory");
+	choice->program =
+		favo_asprintf("%s/%s", dir && *dir == '/' ? dir : SLURM_BINDIR, name);
+	if (!choice->program)
+		return favo_fail(err, ENOMEM, "out of memory");
+	return strcmp(name, "sbatch") == 0 ? take_script(run, choice, err) : 0;
 }
 
 static uint64_t env_number(const char *name, uint64_t fallback)

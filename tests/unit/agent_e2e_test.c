@@ -137,7 +137,7 @@ static void put_script(const char *name, const char *text)
 static int set_up(void **state)
 {
 	favo_autofree char *agent = NULL, *noded = NULL, *command = NULL, *bin = NULL;
-	favo_autofree char *host = NULL, *link = NULL;
+	favo_autofree char *host = NULL, *link = NULL, *link2 = NULL;
 	int listener = -1;
 	struct stat st;
 
@@ -156,13 +156,18 @@ static int set_up(void **state)
 	link = in_dir("bin/srun");
 	assert_int_equal(mkdir(bin, 0755), 0);
 	assert_int_equal(mkdir(host, 0755), 0);
+	link2 = in_dir("bin/sbatch");
 	assert_int_equal(symlink(FAVO_INIT, link), 0);
+	assert_int_equal(symlink(FAVO_INIT, link2), 0);
 	put_script("host/srun",
 		   "#!/bin/sh\n"
 		   "echo \"srun $* job=$SLURM_JOB_ID foo=$FAVO_GUEST_ENV_FOO\"\n"
 		   "echo complaint >&2\n"
 		   "cat\n"
 		   "exit 5\n");
+	put_script("host/sbatch",
+		   "#!/bin/sh\necho \"$1 $2 $4 $5\"\ncat \"$3\"\n"
+		   "case $SBATCH_JOB_NAME in favo-e2e-*.sh) echo name ;; esac\n");
 	assert_int_equal(favo_unix_listen(&listener, noded, 0600, NULL), 0);
 	assert_int_equal(favo_set_nonblock(listener, false), 0);
 	noded_pid = fork();
@@ -383,10 +388,10 @@ static void large(void **state)
 /* stderr is full and nobody reads it: stdout goes on. */
 static void slow_reader(void **state)
 {
-	const struct task t = {
-		.program = "sh",
-		.argv = {"-c", "yes >&2 & i=0; while [ $i -lt 2000 ]; do echo line $i; "
-			       "i=$((i+1)); done; kill $!"}};
+	const struct task t = {.program = "sh",
+			       .argv = {"-c", "yes >&2 & exec 2>/dev/null; i=0; while [ "
+					      "$i -lt 2000 ]; do echo line $i; "
+					      "i=$((i+1)); done; kill $!"}};
 	favo_autobuf struct favo_buf out = {0};
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int pout[2], perr[2], status;
@@ -730,6 +735,20 @@ static void slurm_from_inside(void **state)
 	       "srun -n1 x job=12 foo=bar\ninput\nrc=5\n", "complaint\n");
 }
 
+static void sbatch_from_inside(void **state)
+{
+	favo_autofree char *command = in_dir("command.sock"), *cmd = NULL;
+
+	(void)state;
+	/* The script is there only while sbatch is called, and only inside. */
+	cmd = favo_asprintf(
+		"export FAVO_COMMAND_SOCKET=%s; cd /tmp; f=favo-e2e-$$.sh; "
+		"printf '#!/bin/sh\\n#SBATCH -N1\\n' >$f; sbatch -N 2 $f a b; rm $f",
+		guest_cid ? FAVO_COMMAND_SOCKET : command);
+	expect(&(struct task){.program = "sh", .argv = {"-c", cmd}}, "", 0,
+	       "-N 2 a b\n#!/bin/sh\n#SBATCH -N1\nname\n", "");
+}
+
 static void batch_script(void **state)
 {
 	favo_autofree char *path = in_dir("spool/slurm_script"), *spool = in_dir("spool");
@@ -791,6 +810,7 @@ int main(void)
 		cmocka_unit_test(pmix_relay),
 		cmocka_unit_test(pmi_relay),
 		cmocka_unit_test(slurm_from_inside),
+		cmocka_unit_test(sbatch_from_inside),
 		cmocka_unit_test(batch_script),
 		cmocka_unit_test(failures),
 		cmocka_unit_test(progress),
