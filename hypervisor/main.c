@@ -33,7 +33,7 @@ struct options {
 	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
 		*hugepages;
 	uint64_t cpus, mem;
-	bool jail, rng, prealloc, tune;
+	bool jail, rng, prealloc, shared, tune;
 	struct list initrds, disks, nets, vsocks;
 };
 
@@ -84,6 +84,8 @@ static const struct favo_opt table[] = {
 	    "back guest memory by huge pages"),
 	FAVO_OPT_FLAG("prealloc", struct options, prealloc, FAVO_FROM_CLI,
 		      "allocate all guest memory at start"),
+	FAVO_OPT_FLAG("shared", struct options, shared, FAVO_FROM_CLI,
+		      "make guest memory a memfd that other processes can map"),
 	FAVO_OPT_FN("disk", "SPEC", add_disks, FAVO_FROM_CLI,
 		    "path=P|fd=N[,ro][,overlay=P|overlay-fd=N][,id=S]"),
 	FAVO_OPT_FN("net", "SPEC", add_nets, FAVO_FROM_CLI,
@@ -169,7 +171,7 @@ static int make_vm(struct program *p, struct favo_err *err)
 	struct favo_vm_opts v = {
 		.kvm_fd = -1,
 		.ncpus = (unsigned)FAVO_MIN(o->cpus, 1u << 16),
-		.mem = {.size = o->mem, .prealloc = o->prealloc},
+		.mem = {.size = o->mem, .prealloc = o->prealloc, .shared = o->shared},
 		.serial_fd = -1,
 	};
 

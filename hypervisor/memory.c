@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Guest RAM: one sealed memfd, mapped shared at one place, split into a low
- * region below the PCI hole and a high region from 4 GiB on. No KVM here: vm.c
- * makes memory slots of the regions, so tests and fuzzers use this file alone.
+ * Guest RAM: a sealed memfd or anonymous memory, mapped at one place, split into
+ * a low region below the PCI hole and a high region from 4 GiB on. No KVM here:
+ * vm.c makes memory slots of the regions, so tests and fuzzers use this file
+ * alone.
  *
- * Huge pages: hugetlbfs pages when asked for, else transparent ones by madvise,
- * which shmem honours when the host's shmem_enabled is "advise" or more.
+ * Huge pages: hugetlbfs pages when asked for, else transparent ones by madvise.
+ * Hosts give those to anonymous memory by default ("madvise" or "always" in
+ * transparent_hugepage/enabled), to a memfd only when shmem_enabled says so.
  */
 #include "hypervisor/memory.h"
 
@@ -34,23 +36,59 @@ static uint64_t free_huge_pages(void)
 	return n;
 }
 
-static int make_memfd(struct favo_memory *mem, const struct favo_memory_opts *opts,
-		      bool huge, struct favo_err *err)
+static int make_memfd(uint64_t size, bool huge, struct favo_err *err)
 {
 	unsigned flags =
 		MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
 	int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 	favo_autoclose int fd = memfd_create("favo-guest-ram", flags);
-	void *hva;
 
 	if (fd < 0)
 		return favo_fail(err, errno, "guest memory: memfd_create: %m");
-	if (ftruncate(fd, (off_t)opts->size) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0)
+	if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0)
 		return favo_fail(err, errno, "guest memory: set size of %llu bytes: %m",
-				 (unsigned long long)opts->size);
-	/* Without NORESERVE a hugetlb mapping fails here and not with SIGBUS. */
-	hva = mmap(NULL, opts->size, PROT_READ | PROT_WRITE,
-		   MAP_SHARED | (huge ? 0 : MAP_NORESERVE), fd, 0);
+				 (unsigned long long)size);
+	return favo_steal_fd(&fd);
+}
+
+/* Map at a multiple of 2 MiB, as guest addresses are: a huge page needs both. */
+static void *map_aligned(uint64_t size, int flags, int fd)
+{
+	uint8_t *room = mmap(NULL, size + HUGE_2M, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *start;
+	void *hva;
+
+	if (room == MAP_FAILED)
+		return MAP_FAILED;
+	start = room + (-(uintptr_t)room & (HUGE_2M - 1));
+	hva = mmap(start, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+	if (hva == MAP_FAILED) {
+		munmap(room, size + HUGE_2M);
+		return MAP_FAILED;
+	}
+	if (start != room)
+		munmap(room, (size_t)(start - room));
+	if (start + size != room + size + HUGE_2M)
+		munmap(start + size, (size_t)(room + HUGE_2M - start));
+	return hva;
+}
+
+static int map_ram(struct favo_memory *mem, const struct favo_memory_opts *opts,
+		   bool huge, struct favo_err *err)
+{
+	favo_autoclose int fd = -1;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *hva;
+
+	if (huge || opts->shared) {
+		fd = make_memfd(opts->size, huge, err);
+		if (fd < 0)
+			return fd;
+		/* Reserved: a lack of huge pages fails here and not with SIGBUS. */
+		flags = MAP_SHARED | (huge ? 0 : MAP_NORESERVE);
+	}
+	hva = map_aligned(opts->size, flags, fd);
 	if (hva == MAP_FAILED)
 		return favo_fail(err, errno, "guest memory: map %llu bytes: %m",
 				 (unsigned long long)opts->size);
@@ -156,10 +194,9 @@ int favo_memory_new(struct favo_memory **out, const struct favo_memory_opts *opt
 	mem->size = opts->size;
 	/* Free huge pages may be reserved by others: then plain pages do. */
 	if (huge)
-		ret = make_memfd(mem, opts, true,
-				 opts->huge == FAVO_HUGE_ON ? err : NULL);
+		ret = map_ram(mem, opts, true, opts->huge == FAVO_HUGE_ON ? err : NULL);
 	if (ret < 0 && opts->huge != FAVO_HUGE_ON)
-		ret = make_memfd(mem, opts, false, err);
+		ret = map_ram(mem, opts, false, err);
 	if (ret == 0) {
 		split_at_hole(mem);
 		if (opts->prealloc)
@@ -257,13 +294,13 @@ int favo_memory_log(struct favo_memory *mem, bool on, struct favo_err *err)
 	return 0;
 }
 
-bool favo_memory_fetch_dirty(struct favo_memory *mem, uint64_t fd_offset)
+bool favo_memory_fetch_dirty(struct favo_memory *mem, uint64_t offset)
 {
 	atomic_ulong *map = atomic_load_explicit(&mem->dirty, memory_order_acquire);
-	uint64_t page = fd_offset >> FAVO_PAGE_SHIFT;
+	uint64_t page = offset >> FAVO_PAGE_SHIFT;
 	unsigned long bit = 1UL << page % BITS_PER_WORD;
 
-	if (!map || fd_offset >= mem->size)
+	if (!map || offset >= mem->size)
 		return false;
 	return atomic_fetch_and(&map[page / BITS_PER_WORD], ~bit) & bit;
 }

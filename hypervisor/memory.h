@@ -2,9 +2,10 @@
 /*
  * Guest memory: RAM regions, and the only door through which devices reach it.
  *
- * RAM is one memfd, mapped once, split around the PCI hole below 4 GiB. Other
- * processes (vhost, vhost-user, favo-hca) get the memfd and the region table.
- * The table never changes while vCPUs or devices run.
+ * RAM is one mapping, split around the PCI hole below 4 GiB. Shared RAM is a
+ * memfd, which other processes (vhost-user, favo-hca) get with the region table;
+ * private RAM is anonymous, for which hosts give transparent huge pages more
+ * readily. The table never changes while vCPUs or devices run.
  *
  * Rules for devices:
  * - every guest address goes through favo_guest_ptr(), read() or write();
@@ -43,7 +44,7 @@ struct favo_mem_region {
 	uint64_t gpa;
 	uint64_t size;
 	uint8_t *hva;
-	int fd; /* memfd, owned by struct favo_memory */
+	int fd; /* memfd, owned by struct favo_memory; -1: private */
 	uint64_t fd_offset;
 };
 
@@ -51,10 +52,10 @@ struct favo_memory {
 	unsigned nregions; /* sorted by gpa, disjoint, never adjacent */
 	struct favo_mem_region regions[FAVO_MEM_REGIONS_MAX];
 	uint64_t size; /* sum of all regions */
-	uint64_t page_size; /* of the backing: 4 KiB, 2 MiB or 1 GiB */
-	int fd;
+	uint64_t page_size; /* of the backing: 4 KiB or 2 MiB */
+	int fd; /* memfd of all regions, -1: private */
 	/*
-	 * Bit per 4 KiB page of fd, set by devices; NULL unless migration
+	 * Bit per 4 KiB page by its offset from the first region, set by devices; NULL unless migration
 	 * logs. Published with release order, so that a plain load is enough.
 	 */
 	_Atomic(atomic_ulong *) dirty;
@@ -70,6 +71,7 @@ struct favo_memory_opts {
 	uint64_t size; /* multiple of 4 KiB */
 	enum favo_hugepages huge;
 	bool prealloc; /* touch all pages now, in parallel */
+	bool shared; /* memfd, so that other processes can map it */
 };
 
 /* Create, map and split RAM. EINVAL: bad size; ENOMEM. */
@@ -103,5 +105,5 @@ static inline void favo_guest_dirty(struct favo_memory *mem, const void *ptr,
 /* Start or stop the log of device writes. ENOMEM. Only while devices are paused. */
 int favo_memory_log(struct favo_memory *mem, bool on, struct favo_err *err);
 
-/* Test and clear the dirty bit of the page at offset in the memfd. */
-bool favo_memory_fetch_dirty(struct favo_memory *mem, uint64_t fd_offset);
+/* Test and clear the dirty bit of the page at this offset of all RAM. */
+bool favo_memory_fetch_dirty(struct favo_memory *mem, uint64_t offset);
