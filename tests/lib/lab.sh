@@ -88,9 +88,7 @@ expect_no_line() {
 	fi
 }
 
-# What a job must not leave on a node; one line each. Kept by design and not
-# counted: the image cache, and finished jobs' records and console logs, which
-# favo-noded drops by age.
+# What a job must not leave on a node; one line each. Only the image cache stays.
 leftovers_script='
 for p in /proc/[0-9]*; do
 	c=$(cat $p/comm 2>/dev/null) || continue
@@ -99,8 +97,7 @@ for p in /proc/[0-9]*; do
 done
 for l in /sys/class/net/f[btx][0-9a-z]*; do [ -e $l ] && echo "link ${l##*/}"; done
 find /sys/fs/cgroup -type d \( -path "*favo*" -o -path "*/slurm*/uid_*/job_*" \) | sed "s/^/cgroup /"
-for f in /run/favo/vm/* /run/favo/job/*; do [ -e $f ] && echo "file $f"; done
-find /var/lib/favo/vm \( -name "*.sock" -o -name "overlay*" -o -name "*.cpio" \) 2>/dev/null | sed "s/^/file /"
+for f in /run/favo/vm/* /run/favo/job/* /var/lib/favo/vm/*; do [ -e $f ] && echo "file $f"; done
 awk "\$2 ~ /favo/ && \$2 !~ /^\/(opt|var\/lib)\/favo\$/ {print \"mount \" \$2}" /proc/mounts
 true'
 
