@@ -44,13 +44,45 @@ int favo_cli_usage(struct favo_err *err, const char *fmt, ...)
 	return USAGE_ERROR;
 }
 
+/*
+ * Options may stand before, between and behind the words, as people type
+ * them: parse from word to word, and gather the words at the end of argv.
+ */
+static int parse_mixed(const struct favo_opts *opts, int argc, char **argv, int *first,
+		       struct favo_err *err)
+{
+	favo_autofree char **words = calloc((size_t)argc + 1, sizeof(*words));
+	int n = 0, at = 0, used, ret;
+
+	if (!words)
+		return favo_fail(err, ENOMEM, "%s: %m", opts->program);
+	while (at + 1 < argc) {
+		/* argv[at] is the program's name or the word before */
+		ret = favo_opts_cli(opts, argc - at, argv + at, &used, err);
+		if (ret != 0)
+			return ret;
+		at += used;
+		if (used > 1 && strcmp(argv[at - 1], "--") == 0) {
+			while (at < argc)
+				words[n++] = argv[at++];
+			break;
+		}
+		if (at < argc)
+			words[n++] = argv[at];
+	}
+	*first = argc - n;
+	for (int i = 0; i < n; i++)
+		argv[argc - n + i] = words[i];
+	return 0;
+}
+
 int favo_cli_options(const struct favo_opts *opts, int argc, char **argv, int min,
 		     int max, int *first, struct favo_err *err)
 {
 	int ret = favo_opts_defaults(opts, err);
 
 	if (ret == 0)
-		ret = favo_opts_cli(opts, argc, argv, first, err);
+		ret = parse_mixed(opts, argc, argv, first, err);
 	if (ret > 0)
 		return 1;
 	if (ret < 0)
