@@ -2,6 +2,7 @@
 /* Reader of recipe files; see recipe.h. Lines are "KEY VALUE", '#' comments. */
 #include "images/recipe.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -152,6 +153,11 @@ static int set(struct favo_recipe *recipe, const char *name, const char *value,
 	return favo_fail(err, EINVAL, "unknown key '%s'", name);
 }
 
+static bool is_word(const char *text, const char *extra, size_t max)
+{
+	return isalnum((unsigned char)text[0]) && favo_is_name(text, extra, max);
+}
+
 /* Values that end up as an argument of a program must not look like options. */
 static int check(const struct favo_recipe *recipe, struct favo_err *err)
 {
@@ -162,14 +168,14 @@ static int check(const struct favo_recipe *recipe, struct favo_err *err)
 				 recipe->name ? "suite" : "name");
 	if (favo_image_name_parse(&name, recipe->name, err) < 0)
 		return -EINVAL;
-	if (!favo_is_name(recipe->suite, "-._", 64))
+	if (!is_word(recipe->suite, "-._", 64))
 		return favo_fail(err, EINVAL, "bad suite '%s'", recipe->suite);
-	if (recipe->variant && !favo_is_name(recipe->variant, "-", 32))
+	if (recipe->variant && !is_word(recipe->variant, "-", 32))
 		return favo_fail(err, EINVAL, "bad variant '%s'", recipe->variant);
-	if (recipe->kernel && !favo_is_name(recipe->kernel, "-.+", 128))
+	if (recipe->kernel && !is_word(recipe->kernel, "-.+", 128))
 		return favo_fail(err, EINVAL, "bad kernel package '%s'", recipe->kernel);
 	for (size_t i = 0; recipe->packages && recipe->packages[i]; i++)
-		if (!favo_is_name(recipe->packages[i], "-.+:", 128))
+		if (!is_word(recipe->packages[i], "-.+:", 128))
 			return favo_fail(err, EINVAL, "bad package name '%s'",
 					 recipe->packages[i]);
 	return 0;
