@@ -34,7 +34,7 @@ struct options {
 		*hugepages;
 	uint64_t cpus, mem;
 	bool jail, rng, prealloc, shared, tune;
-	struct list initrds, disks, nets, vsocks;
+	struct list initrds, disks, nets, vsocks, fss;
 };
 
 struct program {
@@ -63,6 +63,7 @@ LIST_FN(initrds)
 LIST_FN(disks)
 LIST_FN(nets)
 LIST_FN(vsocks)
+LIST_FN(fss)
 
 #define STR(name, arg, field, def, help)                                                 \
 	FAVO_OPT_STR(name, arg, struct options, field, FAVO_FROM_CLI, def, help)
@@ -91,6 +92,8 @@ static const struct favo_opt table[] = {
 	FAVO_OPT_FN("net", "SPEC", add_nets, FAVO_FROM_CLI,
 		    "tap=NAME|fd=N[,vhost=N|auto|off][,mac=MAC]"),
 	FAVO_OPT_FN("vsock", "SPEC", add_vsocks, FAVO_FROM_CLI, "cid=N[,fd=N]"),
+	FAVO_OPT_FN("fs", "SPEC", add_fss, FAVO_FROM_CLI,
+		    "socket=P|fd=N,tag=NAME[,queues=N]: shared directory (virtiofsd)"),
 	FAVO_OPT_FLAG("rng", struct options, rng, FAVO_FROM_CLI, "entropy device"),
 	STR("console", "SPEC", console, NULL, "fd=N|stdio|file=P: virtio console (hvc0)"),
 	STR("serial", "SPEC", serial, NULL,
@@ -171,7 +174,9 @@ static int make_vm(struct program *p, struct favo_err *err)
 	struct favo_vm_opts v = {
 		.kvm_fd = -1,
 		.ncpus = (unsigned)FAVO_MIN(o->cpus, 1u << 16),
-		.mem = {.size = o->mem, .prealloc = o->prealloc, .shared = o->shared},
+		.mem = {.size = o->mem,
+			.prealloc = o->prealloc,
+			.shared = o->shared || o->fss.n},
 		.serial_fd = -1,
 	};
 
@@ -253,6 +258,7 @@ static int add_devices(struct program *p, struct favo_err *err)
 	ret = ret ? ret : add_all(p->vm, "disk", &o->disks, favo_disk_add, err);
 	ret = ret ? ret : add_all(p->vm, "net", &o->nets, favo_net_add, err);
 	ret = ret ? ret : add_all(p->vm, "vsock", &o->vsocks, favo_vsock_add, err);
+	ret = ret ? ret : add_all(p->vm, "fs", &o->fss, favo_fs_add, err);
 	if (ret == 0 && o->rng)
 		ret = favo_rng_add(p->vm, err);
 	return ret;

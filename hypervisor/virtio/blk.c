@@ -507,9 +507,7 @@ int favo_disk_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
 	ret = set_up(blk, spec, vm->loop, err);
 	if (ret == 0)
 		ret = favo_virtio_add(&blk->dev, vm, &blk_ops, err);
-	if (ret < 0) {
+	if (ret < 0)
 		blk_free(&blk->dev);
-		return favo_wrap(err, ret, "--disk %s", spec);
-	}
-	return 0;
+	return ret;
 }

@@ -269,9 +269,7 @@ int favo_console_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
 	ret = open_console(con, spec, err);
 	if (ret == 0)
 		ret = favo_virtio_add(&con->dev, vm, &console_ops, err);
-	if (ret < 0) {
+	if (ret < 0)
 		console_free(&con->dev);
-		return favo_wrap(err, ret, "--console %s", spec);
-	}
-	return 0;
+	return ret;
 }

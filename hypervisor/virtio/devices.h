@@ -20,3 +20,5 @@ int favo_vsock_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
 int favo_rng_add(struct favo_vm *vm, struct favo_err *err);
 /* fd=N|stdio|file=P */
 int favo_console_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
+/* socket=P|fd=N,tag=NAME[,queues=N]: shared directory by a vhost-user process */
+int favo_fs_add(struct favo_vm *vm, const char *spec, struct favo_err *err);

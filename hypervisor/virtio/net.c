@@ -442,9 +442,7 @@ int favo_net_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
 	ret = set_up(net, spec, vm->loop, err);
 	if (ret == 0)
 		ret = favo_virtio_add(&net->dev, vm, &net_ops, err);
-	if (ret < 0) {
+	if (ret < 0)
 		net_free(&net->dev);
-		return favo_wrap(err, ret, "--net %s", spec);
-	}
-	return 0;
+	return ret;
 }

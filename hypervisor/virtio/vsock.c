@@ -157,9 +157,7 @@ int favo_vsock_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
 		vsock->dev.offered = vsock->vhost.features & FAVO_VIRTIO_BIT(SEQPACKET);
 		ret = favo_virtio_add(&vsock->dev, vm, &vsock_ops, err);
 	}
-	if (ret < 0) {
+	if (ret < 0)
 		vsock_free(&vsock->dev);
-		return favo_wrap(err, ret, "--vsock %s", spec);
-	}
-	return 0;
+	return ret;
 }

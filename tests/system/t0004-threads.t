@@ -4,9 +4,9 @@
 # thread, as a vCPU would, while the device thread runs.
 set -eu
 . "$(dirname "$0")/../lib/build.sh"
-tests="vmm_core_test pci_test virtqueue_test virtio_test blk_test net_test"
+tests="vmm_core_test pci_test virtqueue_test virtio_test blk_test net_test fs_test"
 
-plan 6
+plan 7
 mkdir -p "$build_root/threads"
 [ -x "$top/configure" ] && [ "$top/configure" -nt "$top/configure.ac" ] ||
 	run_logged autogen "$top/autogen.sh"

@@ -495,7 +495,7 @@ static void overlay_against_model(struct blk_fixture *f, bool uring, unsigned se
 
 	assert_int_equal(pread(fd, model, SIZE, 0), SIZE);
 	close(fd);
-	truncate(f->overlay, 0);
+	assert_int_equal(truncate(f->overlay, 0), 0);
 	disk = open_disk(f->base, f->overlay, uring, 0);
 	for (unsigned i = 0; i < 8; i++)
 		ops[i].buf = malloc(SIZE);
