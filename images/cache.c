@@ -513,6 +513,18 @@ static int settle(struct favo_cache *cache, const struct favo_cache_entry *entry
 	return 0;
 }
 
+int favo_cache_settle(struct favo_cache *cache, const struct favo_digest *id,
+		      struct favo_err *err)
+{
+	const struct favo_cache_entry entry = {.id = *id};
+	favo_autofree char *boot_id = NULL;
+	size_t len = 0;
+	int ret = favo_file_read("/proc/sys/kernel/random/boot_id", 4096, &boot_id, &len,
+				 err);
+
+	return ret < 0 ? ret : settle(cache, &entry, boot_id, err);
+}
+
 static int clean(struct favo_cache *cache, struct favo_err *err)
 {
 	favo_autofree struct favo_cache_entry *entries = NULL;

@@ -98,6 +98,14 @@ struct favo_cache_entry {
 int favo_cache_list(struct favo_cache *cache, struct favo_cache_entry **entries,
 		    size_t *n, struct favo_err *err);
 
+/*
+ * Write a complete image to disk and note that it is there, so that the next
+ * favo_cache_open() after a crash of the machine need not check it. Blocks on
+ * the disk; 0 when it was noted before, -ENOENT when absent.
+ */
+int favo_cache_settle(struct favo_cache *cache, const struct favo_digest *id,
+		      struct favo_err *err);
+
 /* Remove an image; -EBUSY when it is pinned, -ENOENT when absent. */
 int favo_cache_remove(struct favo_cache *cache, const struct favo_digest *id,
 		      struct favo_err *err);

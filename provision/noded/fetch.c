@@ -22,6 +22,7 @@
 #define GIVE_UP_MS 60000 /* without any progress */
 #define BACKOFF_FIRST_MS 500
 #define BACKOFF_LAST_MS 8000
+#define SETTLE_S 30
 #define WRONG_MAX 5 /* damaged answers in a row */
 
 struct
@@ -280,23 +281,39 @@ static void fetch_release(struct fetch *fetch)
 		free(fetch);
 }
 
+/*
+ * Put a new image on the disk for good and make room behind it, when the
+ * VMs that waited for it are up: they should not wait for the disk as well.
+ */
+static void settle(struct noded *nd, const struct favo_digest *id)
+{
+	const struct timespec pause = {.tv_sec = SETTLE_S};
+	struct favo_err err = {0};
+	int ret;
+
+	nanosleep(&pause, NULL);
+	ret = favo_cache_settle(nd->cache, id, &err);
+	if (ret < 0 && ret != -ENOENT)
+		favo_log(FAVO_WARN, "%s", err.msg);
+	pthread_mutex_lock(&nd->cache_lock);
+	(void)favo_cache_evict(nd->cache, nd->conf->cache_bytes, false, NULL);
+	pthread_mutex_unlock(&nd->cache_lock);
+}
+
 static void *fetch_thread(void *arg)
 {
 	struct fetch *fetch = arg;
 	struct noded *nd = fetch->nd;
 	struct try t = {.fetch = fetch};
 	struct favo_err err = {0};
+	struct favo_digest id;
 	struct fetch **p;
 	int ret;
 
 	ret = fetch_image(&t, &err);
 	favo_fetch_free(t.fill);
 	favo_http_free(t.http);
-	if (ret >= 0) {
-		pthread_mutex_lock(&nd->cache_lock);
-		(void)favo_cache_evict(nd->cache, nd->conf->cache_bytes, false, NULL);
-		pthread_mutex_unlock(&nd->cache_lock);
-	}
+	id = fetch->id;
 	pthread_mutex_lock(&nd->lock);
 	if (ret < 0)
 		describe(&fetch->failure, ret, &err, nd->conf);
@@ -307,6 +324,8 @@ static void *fetch_thread(void *arg)
 	favo_noded_changed(nd);
 	fetch_release(fetch);
 	pthread_mutex_unlock(&nd->lock);
+	if (ret >= 0)
+		settle(nd, &id);
 	return NULL;
 }
 
@@ -388,6 +407,65 @@ static int await_fetch(struct job *job, const struct favo_digest *id,
 	return ret;
 }
 
+/* ---- the cache ---- */
+
+/*
+ * Images that were on their way to the disk when the machine went down are
+ * checked, which may take minutes: nobody but jobs with an image waits.
+ */
+static void *cache_thread(void *arg)
+{
+	struct noded *nd = arg;
+	struct favo_cache *cache = NULL;
+	int64_t start_ms = favo_now_ms();
+	struct favo_err err = {0};
+	char path[512];
+	int ret;
+
+	snprintf(path, sizeof(path), "%s/cache", nd->conf->state_dir);
+	ret = favo_cache_open(&cache, path, &err);
+	if (ret < 0)
+		favo_log(FAVO_ERROR, "%s; no VM can start", err.msg);
+	else
+		favo_log(FAVO_INFO, "image cache open after %lld ms",
+			 (long long)(favo_now_ms() - start_ms));
+	pthread_mutex_lock(&nd->cache_lock);
+	pthread_mutex_lock(&nd->lock);
+	nd->cache = cache;
+	if (ret < 0)
+		snprintf(nd->cache_trouble, sizeof(nd->cache_trouble), "%.199s", err.msg);
+	favo_noded_changed(nd);
+	pthread_mutex_unlock(&nd->lock);
+	if (ret >= 0)
+		favo_recover_pins(nd);
+	pthread_mutex_unlock(&nd->cache_lock);
+	return NULL;
+}
+
+int favo_image_start(struct noded *nd, struct favo_err *err)
+{
+	return favo_noded_thread(cache_thread, nd, err);
+}
+
+static int await_cache(struct job *job, struct favo_err *err)
+{
+	struct noded *nd = job->nd;
+	int ret = 0;
+
+	pthread_mutex_lock(&nd->lock);
+	while (!nd->cache && !nd->cache_trouble[0] && !job->destroy) {
+		snprintf(job->detail, sizeof(job->detail), "checking the image cache");
+		favo_noded_wait_until(nd, INT64_MAX);
+	}
+	job->detail[0] = '\0';
+	if (job->destroy)
+		ret = -ECANCELED;
+	else if (!nd->cache)
+		ret = favo_fail(err, EIO, "%s", nd->cache_trouble);
+	pthread_mutex_unlock(&nd->lock);
+	return ret;
+}
+
 int favo_image_get(struct job *job, struct favo_failure *failure)
 {
 	struct noded *nd = job->nd;
@@ -396,7 +474,11 @@ int favo_image_get(struct job *job, struct favo_failure *failure)
 	char holder[32];
 	int ret;
 
-	ret = favo_digest_parse(&id, job->grant.digest, &err);
+	ret = await_cache(job, &err);
+	if (ret == -ECANCELED)
+		return ret;
+	if (ret >= 0)
+		ret = favo_digest_parse(&id, job->grant.digest, &err);
 	snprintf(holder, sizeof(holder), "%u.%u", job->s.job, job->index);
 	/* More than once only if it is evicted between its arrival and our pin. */
 	for (int i = 0; ret >= 0; i++) {

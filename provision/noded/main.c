@@ -143,7 +143,6 @@ static int init_noded(struct noded *nd, const struct favo_conf *conf,
 		      struct favo_err *err)
 {
 	pthread_condattr_t attr;
-	char path[512];
 	int ret;
 
 	memset(nd, 0, sizeof(*nd));
@@ -164,9 +163,7 @@ static int init_noded(struct noded *nd, const struct favo_conf *conf,
 	nd->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (nd->epoll_fd < 0)
 		return favo_fail(err, errno, "epoll: %m");
-	snprintf(path, sizeof(path), "%s/cache", conf->state_dir);
-	ret = favo_mkdirs(conf->state_dir, 0755, err);
-	return ret < 0 ? ret : favo_cache_open(&nd->cache, path, err);
+	return favo_mkdirs(conf->state_dir, 0755, err);
 }
 
 /* What a VM will need: say it now, in the log, not only when a job fails. */
@@ -224,6 +221,8 @@ static int start(struct noded *nd, struct favo_err *err)
 		favo_log(FAVO_WARN, "%s; no VM can start before", err->msg);
 	if (ret >= 0)
 		ret = favo_recover_all(nd, err);
+	if (ret >= 0)
+		ret = favo_image_start(nd, err);
 	/* Last: whoever connects finds everything in its place. */
 	if (ret >= 0)
 		ret = favo_server_listen(nd, err);

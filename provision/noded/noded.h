@@ -82,7 +82,8 @@ struct noded {
 	const struct favo_conf *conf;
 	char boot_id[37];
 	char hostname[256];
-	struct favo_cache *cache;
+	struct favo_cache *cache; /* L: NULL until it is open */
+	char cache_trouble[200]; /* L: why it never will be */
 	pthread_mutex_t cache_lock; /* around favo_cache_get/unpin/evict */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
@@ -223,6 +224,9 @@ void favo_text_printable(char *out, size_t size, const char *text, size_t len);
  */
 int favo_image_get(struct job *job, struct favo_failure *failure);
 
+/* Open the image cache in the background; jobs wait for it. */
+int favo_image_start(struct noded *nd, struct favo_err *err);
+
 /* ---- server.c ---- */
 int favo_server_listen(struct noded *nd, struct favo_err *err);
 
@@ -231,6 +235,9 @@ json_t *favo_job_json(struct job *job);
 
 /* ---- recover.c ---- */
 int favo_recover_all(struct noded *nd, struct favo_err *err);
+
+/* Drop pins of VMs that are gone; with the cache_lock held. */
+void favo_recover_pins(struct noded *nd);
 
 /* ---- report.c ---- */
 int favo_report_start(struct noded *nd, struct favo_err *err);

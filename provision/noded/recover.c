@@ -223,12 +223,30 @@ static void cleanup_strays(struct noded *nd, const char *parent)
 			cleanup_stray(nd, id, index);
 }
 
-/* Pins are named as the VMs are. */
+/*
+ * Pins are named as the VMs are. One that ends may have come by before the
+ * cache was open, and left its pin to us.
+ */
 static bool is_pin_alive(const char *holder, void *user)
 {
+	struct noded *nd = user;
 	uint32_t id, index;
+	struct job *job;
+	bool alive;
 
-	return favo_vm_name_parse(holder, &id, &index) && is_known(user, id);
+	if (!favo_vm_name_parse(holder, &id, &index))
+		return false;
+	pthread_mutex_lock(&nd->lock);
+	job = favo_job_find(nd, id);
+	alive = job && !job->destroy;
+	favo_job_unref(job);
+	pthread_mutex_unlock(&nd->lock);
+	return alive;
+}
+
+void favo_recover_pins(struct noded *nd)
+{
+	(void)!favo_cache_prune_pins(nd->cache, is_pin_alive, nd, NULL);
 }
 
 int favo_recover_all(struct noded *nd, struct favo_err *err)
@@ -241,8 +259,5 @@ int favo_recover_all(struct noded *nd, struct favo_err *err)
 	drop_marks(nd);
 	cleanup_strays(nd, nd->conf->state_dir);
 	cleanup_strays(nd, nd->conf->run_dir);
-	pthread_mutex_lock(&nd->cache_lock);
-	(void)!favo_cache_prune_pins(nd->cache, is_pin_alive, nd, NULL);
-	pthread_mutex_unlock(&nd->cache_lock);
 	return 0;
 }

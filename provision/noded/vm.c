@@ -357,8 +357,13 @@ static void drop_pin(struct noded *nd, const struct favo_vm_state *s)
 {
 	struct favo_digest id;
 	char holder[32];
+	bool open;
 
-	if (!nd->cache || favo_digest_parse(&id, s->digest, NULL) < 0)
+	pthread_mutex_lock(&nd->lock);
+	open = nd->cache != NULL;
+	pthread_mutex_unlock(&nd->lock);
+	/* Who opens the cache drops the pins of VMs that are gone. */
+	if (!open || favo_digest_parse(&id, s->digest, NULL) < 0)
 		return;
 	snprintf(holder, sizeof(holder), "%u.%u", s->job, s->index);
 	pthread_mutex_lock(&nd->cache_lock);
