@@ -140,6 +140,9 @@ static void check_end(struct proc *p)
 		return;
 	if (p->ch)
 		send_exit(p);
+	/* Without a group nothing is owed to others: a long task may run many. */
+	if (!p->group[0])
+		p->conn = NULL;
 	for (int i = 0; i < RELAYS_MAX; i++) {
 		favo_listener_free(p->listeners[i]);
 		p->listeners[i] = NULL;

@@ -12,6 +12,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/close_range.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -125,6 +127,49 @@ static void join_cgroup(const struct child *c)
 	close(fd);
 }
 
+/* Where a user's request may not make us create anything. */
+static bool is_system_path(const char *path)
+{
+	static const char *const dirs[] = {"/etc", "/usr",  "/lib",  "/lib64",
+					   "/bin", "/sbin", "/boot", "/root",
+					   "/dev", "/proc", "/sys",  "/run/favo"};
+
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(dirs); i++) {
+		size_t len = strlen(dirs[i]);
+
+		if (strncmp(path, dirs[i], len) == 0 && (path[len] == '/' || !path[len]))
+			return true;
+	}
+	return false;
+}
+
+/* The longest part of dir that exists, resolved; the rest starts at *rest. */
+static int open_existing(const struct child *c, char *dir, const char **rest)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+			       .resolve = RESOLVE_NO_SYMLINKS};
+	char real[PATH_MAX];
+	char *slash;
+	int fd;
+
+	while (!realpath(*dir ? dir : "/", real)) {
+		slash = strrchr(dir, '/');
+		if (errno != ENOENT || !slash)
+			give_up(c, errno, "directory %s", dir);
+		*slash = '\0';
+	}
+	*rest += strlen(dir);
+	if (!strchr(*rest + 1, '/'))
+		return -1;
+	if (is_system_path(real))
+		give_up(c, EPERM, "make a directory in %s", real);
+	/* The path was resolved: a link in it now was put there to mislead. */
+	fd = (int)syscall(SYS_openat2, AT_FDCWD, real, &how, sizeof(how));
+	if (fd < 0)
+		give_up(c, errno, "directory %s", real);
+	return fd;
+}
+
 /*
  * Directories that a file needs and that do not exist yet are made with our
  * privilege; the last one is given to the user, as slurmd does with the
@@ -133,20 +178,36 @@ static void join_cgroup(const struct child *c)
 static void make_parents(const struct child *c, const char *path)
 {
 	const struct favo_run *run = c->spawn->run;
-	char dir[PATH_MAX];
+	char dir[PATH_MAX], name[NAME_MAX + 1];
+	const char *rest = path;
 	bool made = false;
+	int fd;
 
-	snprintf(dir, sizeof(dir), "%s", path);
-	for (char *p = strchr(dir + 1, '/'); p; p = strchr(p + 1, '/')) {
-		*p = '\0';
-		made = mkdir(dir, 0755) == 0;
+	snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(path, '/') - path), path);
+	fd = open_existing(c, dir, &rest);
+	while (fd >= 0 && strchr(rest + 1, '/')) {
+		size_t len = strcspn(rest + 1, "/");
+		int next;
+
+		snprintf(name, sizeof(name), "%.*s", (int)len, rest + 1);
+		rest += 1 + len;
+		if (!len || len > NAME_MAX || strcmp(name, ".") == 0 ||
+		    strcmp(name, "..") == 0)
+			give_up(c, EINVAL, "path %s", path);
+		made = mkdirat(fd, name, 0755) == 0;
 		if (!made && errno != EEXIST)
-			give_up(c, errno, "make directory %s", dir);
-		*p = '/';
+			give_up(c, errno, "make directory %s of %s", name, path);
+		next = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0)
+			give_up(c, errno, "directory %s of %s", name, path);
+		close(fd);
+		fd = next;
 	}
-	*strrchr(dir, '/') = '\0';
-	if (made && c->spawn->switch_ids && lchown(dir, run->uid, run->gid) < 0)
-		give_up(c, errno, "give %s to uid %u", dir, run->uid);
+	if (made && c->spawn->switch_ids &&
+	    fchownat(fd, "", run->uid, run->gid, AT_EMPTY_PATH) < 0)
+		give_up(c, errno, "give the directory of %s to uid %u", path, run->uid);
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Written as the user: a request can touch only what the user may touch. */

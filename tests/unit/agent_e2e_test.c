@@ -764,6 +764,44 @@ static void batch_script(void **state)
 	       "", 0, "script a b\n700\n", "");
 }
 
+/* slurmd's spool does not exist in a guest: it is made there. */
+static void script_directory(void **state)
+{
+	favo_autofree char *path = in_dir("new/spool/slurm_script"),
+			   *spool = in_dir("new");
+	favo_autofree char *host = in_dir("new/spool"), *moved = in_dir("moved");
+	const struct task t = {.program = path, .env = {{"SLURM_STEP_ID", "batch"}}};
+	struct result r;
+	int pin[2], perr[2];
+	pid_t pid;
+
+	(void)state;
+	if (guest_cid)
+		skip();
+	assert_int_equal(mkdir(spool, 0700), 0);
+	assert_int_equal(mkdir(host, 0700), 0);
+	put_script("new/spool/slurm_script", "#!/bin/sh\necho made\n");
+	/* favo-task has read the script when it waits for a stopped node agent. */
+	kill(noded_pid, SIGSTOP);
+	r = (struct result){0};
+	assert_int_equal(pipe2(pin, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(perr, O_CLOEXEC), 0);
+	pid = start_task(&t, 0, pin[1], perr[1]);
+	usleep(300000);
+	assert_int_equal(rename(spool, moved), 0);
+	kill(noded_pid, SIGCONT);
+	close(pin[1]);
+	close(perr[1]);
+	while (take(&pin[0], &r.out))
+		continue;
+	assert_int_equal(waitpid(pid, &r.status, 0), pid);
+	assert_int_equal(r.status, 0);
+	assert_int_equal(favo_buf_append(&r.out, "", 1), 0);
+	assert_string_equal(text(&r.out), "made\n");
+	close(perr[0]);
+	result_fini(&r);
+}
+
 static void failures(void **state)
 {
 	struct result r;
@@ -813,6 +851,7 @@ int main(void)
 		cmocka_unit_test(slurm_from_inside),
 		cmocka_unit_test(sbatch_from_inside),
 		cmocka_unit_test(batch_script),
+		cmocka_unit_test(script_directory),
 		cmocka_unit_test(failures),
 		cmocka_unit_test(progress),
 	};
