@@ -4,9 +4,10 @@
  * Filling is in cache_fetch.c.
  *
  * A complete image is not synced to disk before its first use, which would
- * cost seconds at the start of a job. Instead "unsynced" holds the boot id of
- * the machine: while that is still running, the page cache has the truth;
- * after a crash the image is checked chunk by chunk.
+ * cost seconds at the start of a job. Until favo_cache_settle() has done so,
+ * "unsynced" holds the boot id of the machine: while that is still running,
+ * the page cache has the truth; after a crash the image is checked chunk by
+ * chunk when it is needed again.
  */
 #include "images/cache.h"
 
@@ -365,16 +366,7 @@ int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_aliv
 	return ret;
 }
 
-/* ---- use ---- */
-
-void favo_cache_image_fini(struct favo_cache_image *image)
-{
-	favo_manifest_free(image->manifest);
-	image->manifest = NULL;
-	favo_close(&image->kernel_fd);
-	favo_close(&image->initramfs_fd);
-	favo_close(&image->root_fd);
-}
+/* ---- checks ---- */
 
 static int open_part(int folder_fd, const char *name, uint64_t size, struct favo_err *err)
 {
@@ -389,43 +381,6 @@ static int open_part(int folder_fd, const char *name, uint64_t size, struct favo
 				 (long long)st.st_size, (unsigned long long)size);
 	return favo_steal_fd(&fd);
 }
-
-int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
-		   const char *holder, struct favo_cache_image *out, struct favo_err *err)
-{
-	struct favo_cache_image image = {
-		.kernel_fd = -1, .initramfs_fd = -1, .root_fd = -1};
-	char name[FAVO_CACHE_NAME_SIZE];
-	favo_autoclose int folder =
-		favo_cache_open_folder(cache, favo_cache_name(id, "", name), err);
-	favo_autoclose int used = -1;
-	int ret;
-
-	if (folder < 0)
-		return folder;
-	ret = holder ? pin_folder(folder, holder, err) : 0;
-	if (ret < 0)
-		return ret;
-	used = openat(folder, "used", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	if (used >= 0)
-		futimens(used, NULL);
-	if ((ret = favo_cache_read_image(folder, id, &image.manifest, NULL, err)) < 0 ||
-	    (ret = image.kernel_fd =
-		     open_part(folder, "kernel", image.manifest->kernel.size, err)) < 0 ||
-	    (ret = image.initramfs_fd = open_part(
-		     folder, "initramfs", image.manifest->initramfs.size, err)) < 0 ||
-	    (ret = image.root_fd =
-		     open_part(folder, "root.img", image.manifest->root.size, err)) < 0) {
-		favo_cache_image_fini(&image);
-		if (holder)
-			favo_cache_unpin(cache, id, holder, NULL);
-		return ret;
-	}
-	*out = image;
-	return 0;
-}
-
-/* ---- checks ---- */
 
 static int verify_blob(int folder_fd, const char *name, uint64_t size,
 		       const struct favo_digest *digest, struct favo_err *err)
@@ -482,60 +437,112 @@ int favo_cache_verify(struct favo_cache *cache, const struct favo_digest *id,
 	return 0;
 }
 
-static bool was_unsynced_at(const char *boot_id, int folder_fd, bool *same_boot)
+/* ---- use ---- */
+
+void favo_cache_image_fini(struct favo_cache_image *image)
+{
+	favo_manifest_free(image->manifest);
+	image->manifest = NULL;
+	favo_close(&image->kernel_fd);
+	favo_close(&image->initramfs_fd);
+	favo_close(&image->root_fd);
+}
+
+/* Is the mark there, and was it made by the running kernel? */
+static bool was_unsynced(const struct favo_cache *cache, int folder_fd, bool *same_boot)
 {
 	favo_autofree char *text = NULL;
 	size_t len = 0;
 	int ret = favo_cache_read_file(folder_fd, "unsynced", 4096, &text, &len, NULL);
 
-	*same_boot = ret == 0 && strcmp(text, boot_id) == 0;
+	*same_boot = ret == 0 && strcmp(text, cache->boot_id) == 0;
 	return ret != -ENOENT;
 }
 
-/* Make sure of one complete image that may be on disk in part only. */
-static int settle(struct favo_cache *cache, const struct favo_cache_entry *entry,
-		  const char *boot_id, struct favo_err *err)
+/*
+ * An image that may be on disk in part only, because the machine crashed soon
+ * after it was complete, is checked when it is first needed again.
+ */
+static int check_after_crash(struct favo_cache *cache, int folder_fd,
+			     const struct favo_digest *id, const char *name,
+			     struct favo_err *err)
 {
+	bool same_boot = false;
+
+	if (!was_unsynced(cache, folder_fd, &same_boot) || same_boot)
+		return 0;
+	if (favo_cache_verify(cache, id, NULL) < 0) {
+		(void)remove_folder(cache, name, NULL);
+		return favo_fail(err, ENOENT, "image cache: %.12s: torn by a crash",
+				 name);
+	}
+	unlinkat(folder_fd, "unsynced", 0);
+	return 0;
+}
+
+int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
+		   const char *holder, struct favo_cache_image *out, struct favo_err *err)
+{
+	struct favo_cache_image image = {
+		.kernel_fd = -1, .initramfs_fd = -1, .root_fd = -1};
 	char name[FAVO_CACHE_NAME_SIZE];
 	favo_autoclose int folder =
-		favo_cache_open_folder(cache, favo_cache_name(&entry->id, "", name), err);
-	bool same_boot = false;
+		favo_cache_open_folder(cache, favo_cache_name(id, "", name), err);
+	favo_autoclose int used = -1;
+	int ret;
 
 	if (folder < 0)
 		return folder;
-	if (!was_unsynced_at(boot_id, folder, &same_boot))
-		return 0;
-	if (!same_boot && favo_cache_verify(cache, &entry->id, NULL) < 0)
-		return remove_folder(cache, name, err);
-	if (syncfs(cache->fd) < 0)
-		return favo_fail(err, errno, "image cache %s: sync: %m", cache->dir);
-	unlinkat(folder, "unsynced", 0);
+	ret = check_after_crash(cache, folder, id, name, err);
+	if (ret == 0 && holder)
+		ret = pin_folder(folder, holder, err);
+	if (ret < 0)
+		return ret;
+	used = openat(folder, "used", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	if (used >= 0)
+		futimens(used, NULL);
+	if ((ret = favo_cache_read_image(folder, id, &image.manifest, NULL, err)) < 0 ||
+	    (ret = image.kernel_fd =
+		     open_part(folder, "kernel", image.manifest->kernel.size, err)) < 0 ||
+	    (ret = image.initramfs_fd = open_part(
+		     folder, "initramfs", image.manifest->initramfs.size, err)) < 0 ||
+	    (ret = image.root_fd =
+		     open_part(folder, "root.img", image.manifest->root.size, err)) < 0) {
+		favo_cache_image_fini(&image);
+		if (holder)
+			favo_cache_unpin(cache, id, holder, NULL);
+		return ret;
+	}
+	*out = image;
 	return 0;
 }
 
 int favo_cache_settle(struct favo_cache *cache, const struct favo_digest *id,
 		      struct favo_err *err)
 {
-	const struct favo_cache_entry entry = {.id = *id};
-	favo_autofree char *boot_id = NULL;
-	size_t len = 0;
-	int ret = favo_file_read("/proc/sys/kernel/random/boot_id", 4096, &boot_id, &len,
-				 err);
+	char name[FAVO_CACHE_NAME_SIZE];
+	favo_autoclose int folder =
+		favo_cache_open_folder(cache, favo_cache_name(id, "", name), err);
+	bool same_boot = false;
 
-	return ret < 0 ? ret : settle(cache, &entry, boot_id, err);
+	if (folder < 0)
+		return folder;
+	/* Of an earlier boot: only a check can tell whether the disk has it all. */
+	if (!was_unsynced(cache, folder, &same_boot) || !same_boot)
+		return 0;
+	if (syncfs(cache->fd) < 0)
+		return favo_fail(err, errno, "image cache %s: sync: %m", cache->dir);
+	unlinkat(folder, "unsynced", 0);
+	return 0;
 }
 
 static int clean(struct favo_cache *cache, struct favo_err *err)
 {
-	favo_autofree struct favo_cache_entry *entries = NULL;
-	favo_autofree char *boot_id = NULL;
 	int fd = openat(cache->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct favo_digest id;
 	struct dirent *folder;
 	const char *suffix;
-	size_t n = 0;
-	int ret;
 
 	if (!dir)
 		return favo_fail(err, errno, "image cache %s: %m", cache->dir);
@@ -549,14 +556,8 @@ static int clean(struct favo_cache *cache, struct favo_err *err)
 				continue; /* tried again at the next start */
 		}
 	closedir(dir);
-	ret = favo_file_read("/proc/sys/kernel/random/boot_id", 4096, &boot_id, NULL,
-			     err);
-	if (ret == 0)
-		ret = favo_cache_list(cache, &entries, &n, err);
-	for (size_t i = 0; ret == 0 && i < n; i++)
-		if (entries[i].complete)
-			ret = settle(cache, &entries[i], boot_id, err);
-	return ret;
+	return favo_file_read("/proc/sys/kernel/random/boot_id", 4096, &cache->boot_id,
+			      NULL, err);
 }
 
 int favo_cache_open(struct favo_cache **out, const char *dir, struct favo_err *err)
@@ -589,6 +590,7 @@ void favo_cache_close(struct favo_cache *cache)
 	if (!cache)
 		return;
 	favo_close(&cache->fd);
+	free(cache->boot_id);
 	free(cache->dir);
 	free(cache);
 }

@@ -40,10 +40,7 @@
 struct favo_cache;
 struct favo_fetch;
 
-/*
- * Makes the folders and removes leftovers. Images that a crash of the machine
- * may have torn are checked in full, and dropped when damaged.
- */
+/* Makes the folders and removes leftovers; looks into no image. */
 int favo_cache_open(struct favo_cache **out, const char *dir, struct favo_err *err);
 void favo_cache_close(struct favo_cache *cache);
 
@@ -100,7 +97,7 @@ int favo_cache_list(struct favo_cache *cache, struct favo_cache_entry **entries,
 
 /*
  * Write a complete image to disk and note that it is there, so that the next
- * favo_cache_open() after a crash of the machine need not check it. Blocks on
+ * favo_cache_get() after a crash of the machine need not check it. Blocks on
  * the disk; 0 when it was noted before, -ENOENT when absent.
  */
 int favo_cache_settle(struct favo_cache *cache, const struct favo_digest *id,
@@ -154,8 +151,8 @@ struct favo_fetch_progress {
 void favo_fetch_progress(const struct favo_fetch *fetch, struct favo_fetch_progress *out);
 
 /*
- * -EAGAIN while something is missing. The image is complete on return and the
- * disk follows: what a crash of the machine tears the next open finds.
+ * -EAGAIN while something is missing. The image is complete on return; the
+ * disk follows with favo_cache_settle().
  */
 int favo_fetch_commit(struct favo_fetch *fetch, struct favo_err *err);
 /* What was put stays on disk for the next begin. NULL is allowed. */

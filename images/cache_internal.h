@@ -11,6 +11,7 @@
 struct favo_cache {
 	char *dir;
 	int fd; /* of DIR/images */
+	char *boot_id; /* of the running kernel */
 };
 
 /* "<hex><suffix>" below images/. */

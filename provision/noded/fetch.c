@@ -22,7 +22,7 @@
 #define GIVE_UP_MS 60000 /* without any progress */
 #define BACKOFF_FIRST_MS 500
 #define BACKOFF_LAST_MS 8000
-#define SETTLE_S 30
+#define SETTLE_S 5
 #define WRONG_MAX 5 /* damaged answers in a row */
 
 struct

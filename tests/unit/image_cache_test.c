@@ -303,20 +303,31 @@ static void test_damage_is_found(void **state)
 		fill(f, 0);
 		flip(f, parts[i]);
 		assert_int_equal(favo_cache_verify(f->cache, &f->id[0], &err), -EBADMSG);
-		/* After a crash of the machine the next start drops it. */
+		/* After a crash of the machine the next use drops it. */
 		flip(f, "unsynced");
 		favo_cache_close(favo_steal_ptr(&f->cache));
 		assert_ok(favo_cache_open(&f->cache, f->cache_dir, &err), &err);
 		assert_int_equal(favo_cache_get(f->cache, &f->id[0], NULL, &image, &err),
 				 -ENOENT);
 	}
-	/* An undamaged one stays. */
+	/* An undamaged one stays, and is not looked at twice. */
 	fill(f, 0);
 	flip(f, "unsynced");
 	favo_cache_close(favo_steal_ptr(&f->cache));
 	assert_ok(favo_cache_open(&f->cache, f->cache_dir, &err), &err);
 	assert_ok(favo_cache_get(f->cache, &f->id[0], NULL, &image, &err), &err);
 	favo_cache_image_fini(&image);
+	flip(f, "root.img");
+	assert_ok(favo_cache_get(f->cache, &f->id[0], NULL, &image, &err), &err);
+	favo_cache_image_fini(&image);
+	assert_ok(favo_cache_remove(f->cache, &f->id[0], &err), &err);
+	/* Nor is one that was settled. */
+	fill(f, 0);
+	assert_ok(favo_cache_settle(f->cache, &f->id[0], &err), &err);
+	flip(f, "root.img");
+	assert_ok(favo_cache_get(f->cache, &f->id[0], NULL, &image, &err), &err);
+	favo_cache_image_fini(&image);
+	assert_int_equal(favo_cache_settle(f->cache, &f->id[1], &err), -ENOENT);
 }
 
 static bool only_second(const char *holder, void *user)
