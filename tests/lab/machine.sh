@@ -35,7 +35,7 @@ machine_args() {
 		cpu=(-accel kvm -cpu host)
 		tsc=
 	else
-		cpu=(-accel "tcg,thread=multi" -cpu "max,+svm,+npt")
+		cpu=(-accel "tcg,thread=multi" -cpu "max,+svm,+npt,-erms,-fsrm")
 		tsc="tsc_early_khz=$tsc"
 	fi
 	machine=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
