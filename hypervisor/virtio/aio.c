@@ -264,9 +264,6 @@ static bool reap(struct favo_aio *aio)
 
 static void run_ring(struct favo_aio *aio)
 {
-	eventfd_t ignored;
-
-	eventfd_read(aio->event_fd, &ignored);
 	io_uring_cq_eventfd_toggle(&aio->ring, false);
 	do {
 		fill_ring(aio);

@@ -5,8 +5,8 @@
  *
  * One user at a time (the device's lock). Operations are queued by
  * favo_aio_queue() and start with favo_aio_run(), which also calls done for
- * whatever has ended; done may queue more, which run() takes along. When fd of
- * favo_aio_fd() is readable, something ended: call run() again.
+ * whatever has ended; done may queue more, which run() takes along. When
+ * favo_aio_fd() becomes readable, something ended: call run() again.
  */
 #pragma once
 
@@ -52,7 +52,10 @@ int favo_aio_new(struct favo_aio **out, unsigned depth, bool uring, struct favo_
 void favo_aio_free(struct favo_aio *aio);
 
 bool favo_aio_is_uring(const struct favo_aio *aio);
-/* To be watched for EPOLLIN; -1 for the fallback, which never has anything late. */
+/*
+ * To be watched for EPOLLIN | EPOLLET: it is never read, each end of something is
+ * an edge. -1 for the fallback, which never has anything late.
+ */
 int favo_aio_fd(const struct favo_aio *aio);
 
 void favo_aio_queue(struct favo_aio *aio, struct favo_io *io);

@@ -492,8 +492,8 @@ static int set_up(struct blk *blk, const char *text, struct favo_loop *loop,
 	set_config(blk);
 	if (favo_disk_event_fd(blk->disk) < 0)
 		return 0;
-	return favo_watch_add(loop, &blk->watch, favo_disk_event_fd(blk->disk), EPOLLIN,
-			      on_disk, err);
+	return favo_watch_add(loop, &blk->watch, favo_disk_event_fd(blk->disk),
+			      EPOLLIN | EPOLLET, on_disk, err);
 }
 
 int favo_disk_add(struct favo_vm *vm, const char *spec, struct favo_err *err)

@@ -21,12 +21,20 @@ ${CC:-gcc} -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -static \
 	-o "$stage/virtio-init" "$top/tests/system/virtio-init.c"
 cp "$build/hypervisor/favo-vmm" "$top/tests/system/virtio-node.sh" "$stage/"
 
+# The vhost-user process of QEMU, when this machine has it, with its libraries.
+if [ -x /usr/lib/qemu/virtiofsd ]; then
+	mkdir "$stage/lib"
+	cp /usr/lib/qemu/virtiofsd "$stage/"
+	ldd /usr/lib/qemu/virtiofsd | awk '/=> \//{print $3}' |
+		grep -Ev '/(libc|libm)\.so' | xargs -I{} cp {} "$stage/lib/"
+fi
+
 # An initramfs of pid 1 and the modules, in the order in which they need each other.
 modules=$(echo "$kernel"/lib/modules/*)
 mkdir -p "$stage/root"
 cp "$stage/virtio-init" "$stage/root/init"
 for m in virtio_pci virtio_console virtio_blk virtio-rng virtio_net \
-	vmw_vsock_virtio_transport; do
+	vmw_vsock_virtio_transport virtiofs; do
 	grep "/$m\.ko:" "$modules/modules.dep" | tr -d : | tr ' ' '\n' | tac
 done | awk '!seen[$0]++' >"$stage/list"
 while read -r m; do
