@@ -219,9 +219,13 @@ static int choose_kernel(struct job *job, struct favo_err *err)
 		return ret;
 	note(job, "kernel of the image: /", job->kernel.path);
 	memcpy(job->result->kernel_source, "image", sizeof("image"));
-	modules = favo_asprintf("lib/modules/%s", job->kernel.release);
+	modules = favo_asprintf("usr/lib/modules/%s", job->kernel.release);
 	if (!modules)
 		return favo_fail(err, ENOMEM, "out of memory");
+	/* A root without merged /usr. */
+	if (!favo_tree_find(job->tree, modules))
+		memmove(modules, modules + strlen("usr/"),
+			strlen(modules + strlen("usr/")) + 1);
 	return put_boot(job, job->tree, modules, err);
 }
 
