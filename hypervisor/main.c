@@ -157,14 +157,13 @@ static void emit_exit(struct program *p, const char *reason, const char *detail)
 }
 
 /*
- * What spares a Linux guest time on this machine: no port probing of PCI and of
- * serial ports that are not there; a panic ends the VM and is told from a reboot
- * (platform.h). It stands first, so that the user's own words win.
+ * What suits this machine: a panic ends the VM and is told from a reboot
+ * (platform.h); serial ports that are not there are not looked for. It stands
+ * first, so that the user's own words win.
  */
 static char *full_cmdline(const struct options *o)
 {
-	return favo_asprintf("%s%s%s",
-			     o->tune ? "panic=-1 reboot=panic_warm pci=noearly " : "",
+	return favo_asprintf("%s%s%s", o->tune ? "panic=-1 reboot=panic_warm " : "",
 			     o->tune && !o->serial ? "8250.nr_uarts=0 " : "", o->cmdline);
 }
 
