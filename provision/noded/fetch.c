@@ -148,36 +148,118 @@ static int put_blobs(struct try *t, const struct favo_digest *want, int n,
 	return 0;
 }
 
-static int fetch_batch(struct try *t, const struct favo_digest *want, int n,
-		       struct favo_err *err)
+/* One request and its answer, on the way in a thread of its own. */
+struct batch {
+	struct try *try;
+	pthread_t thread;
+	bool running;
+	struct favo_digest want[BATCH];
+	int n;
+	struct favo_http_reply reply;
+	int ret;
+	struct favo_err err;
+};
+
+static void *download(void *arg)
 {
-	favo_autojson json_t *ask = digests_json(want, n);
-	struct favo_http_reply reply = {0};
+	struct batch *b = arg;
+	favo_autojson json_t *ask = digests_json(b->want, b->n);
 	favo_autofree char *text = NULL;
 	size_t len;
+
+	b->ret = favo_json_canonical(&text, &len, ask, &b->err);
+	if (b->ret >= 0)
+		b->ret = favo_http_request(b->try->http, "POST", "/v1/blobs", text, len, &b->reply,
+					   &b->err);
+	return NULL;
+}
+
+/* Ask for what is missing, if anything. */
+static int batch_start(struct batch *b, struct try *t, struct favo_err *err)
+{
 	int ret;
 
-	ret = favo_json_canonical(&text, &len, ask, err);
+	memset(b, 0, sizeof(*b));
+	b->try = t;
+	b->n = favo_fetch_missing(t->fill, b->want, BATCH);
+	if (!b->n)
+		return 0;
+	ret = pthread_create(&b->thread, NULL, download, b);
+	if (ret)
+		return favo_fail(err, ret, "start download: %m");
+	b->running = true;
+	return 0;
+}
+
+static void batch_join(struct batch *b)
+{
+	if (b->running)
+		pthread_join(b->thread, NULL);
+	b->running = false;
+}
+
+static void batch_fini(struct batch *b)
+{
+	batch_join(b);
+	favo_http_reply_fini(&b->reply);
+}
+
+/* Put what came, while the next batch is on its way. */
+static int batch_put(struct batch *b, struct try *t, struct favo_err *err)
+{
+	int ret = b->ret;
+
+	if (ret < 0)
+		*err = b->err;
+	else
+		ret = check_status(t, &b->reply, "image data", err);
 	if (ret >= 0)
-		ret = favo_http_request(t->http, "POST", "/v1/blobs", text, len, &reply,
-					err);
-	if (ret >= 0)
-		ret = check_status(t, &reply, "image data", err);
-	if (ret >= 0)
-		ret = put_blobs(t, want, n, reply.body, reply.len, err);
-	favo_http_reply_fini(&reply);
+		ret = put_blobs(t, b->want, b->n, b->reply.body, b->reply.len, err);
 	if (ret == -EBADMSG && ++t->wrong >= WRONG_MAX)
 		t->final = true;
 	if (ret >= 0)
 		t->wrong = 0;
+	t->final |= ret == -ENOSPC || ret == -EROFS;
+	return ret;
+}
+
+/*
+ * Download one batch while the one before is decompressed, checked and
+ * written: both cost a processor in the same order.
+ */
+static int fill_batches(struct try *t, struct favo_err *err)
+{
+	struct batch batches[2] = {{.n = 0}};
+	struct batch *now = &batches[0], *next = &batches[1], *swap;
+	int ret = batch_start(now, t, err);
+
+	while (ret >= 0 && now->n) {
+		batch_join(now);
+		ret = batch_start(next, t, err);
+		if (ret >= 0)
+			ret = batch_put(now, t, err);
+		batch_fini(now);
+		if (ret < 0)
+			break;
+		show_progress(t);
+		if (unwanted(t))
+			ret = final_fail(t, err, ECANCELED, "nobody waits for it any more");
+		swap = now;
+		now = next;
+		next = swap;
+		/* Only what was put told what else there is (the index). */
+		if (ret >= 0 && !now->n)
+			ret = batch_start(now, t, err);
+	}
+	batch_fini(now);
+	batch_fini(next);
 	return ret;
 }
 
 /* One pass until complete or the first error; progress is kept. */
 static int fill(struct try *t, struct favo_err *err)
 {
-	struct favo_digest want[BATCH];
-	int n, ret;
+	int ret;
 
 	if (!t->fill) {
 		ret = begin(t, err);
@@ -188,18 +270,8 @@ static int fill(struct try *t, struct favo_err *err)
 		show_progress(t);
 	}
 	favo_fetch_retry(t->fill);
-	while ((n = favo_fetch_missing(t->fill, want, BATCH)) > 0) {
-		ret = fetch_batch(t, want, n, err);
-		if (ret < 0) {
-			t->final |= ret == -ENOSPC || ret == -EROFS;
-			return ret;
-		}
-		show_progress(t);
-		if (unwanted(t))
-			return final_fail(t, err, ECANCELED,
-					  "nobody waits for it any more");
-	}
-	return favo_fetch_commit(t->fill, err);
+	ret = fill_batches(t, err);
+	return ret < 0 ? ret : favo_fetch_commit(t->fill, err);
 }
 
 static void show_trouble(struct try *t, const struct favo_err *err)
