@@ -169,8 +169,8 @@ static void *download(void *arg)
 
 	b->ret = favo_json_canonical(&text, &len, ask, &b->err);
 	if (b->ret >= 0)
-		b->ret = favo_http_request(b->try->http, "POST", "/v1/blobs", text, len, &b->reply,
-					   &b->err);
+		b->ret = favo_http_request(b->try->http, "POST", "/v1/blobs", text, len,
+					   &b->reply, &b->err);
 	return NULL;
 }
 
@@ -243,7 +243,8 @@ static int fill_batches(struct try *t, struct favo_err *err)
 			break;
 		show_progress(t);
 		if (unwanted(t))
-			ret = final_fail(t, err, ECANCELED, "nobody waits for it any more");
+			ret = final_fail(t, err, ECANCELED,
+					 "nobody waits for it any more");
 		swap = now;
 		now = next;
 		next = swap;

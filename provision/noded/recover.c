@@ -151,7 +151,10 @@ static void resume_jobs(struct noded *nd, bool same_boot)
 	}
 }
 
-/* Marks of jobs that are not here, left by an epilog. */
+/*
+ * Marks of jobs that are not here, left by an epilog, and halves of files that
+ * a crash kept from being renamed. Runs before the first job does.
+ */
 static void drop_marks(struct noded *nd)
 {
 	char path[512];
@@ -162,14 +165,21 @@ static void drop_marks(struct noded *nd)
 	dir = opendir(path);
 	while (dir && (e = readdir(dir))) {
 		char *dot = strrchr(e->d_name, '.');
+		bool ended = dot && !strcmp(dot, ".ended");
 		uint32_t id;
 
-		if (!dot || strcmp(dot, ".ended"))
+		if (!dot || e->d_name[0] == '.')
 			continue;
-		*dot = '\0';
-		if (favo_job_name_parse(e->d_name, &id) &&
-		    access(favo_job_path(nd, id, "", path, sizeof(path)), F_OK) < 0)
-			unlink(favo_job_path(nd, id, ".ended", path, sizeof(path)));
+		if (ended) {
+			*dot = '\0';
+			if (favo_job_name_parse(e->d_name, &id) &&
+			    access(favo_job_path(nd, id, "", path, sizeof(path)), F_OK) ==
+				    0)
+				continue;
+			*dot = '.';
+		}
+		snprintf(path, sizeof(path), "%s/job/%s", nd->conf->run_dir, e->d_name);
+		unlink(path);
 	}
 }
 
@@ -255,8 +265,8 @@ int favo_recover_all(struct noded *nd, struct favo_err *err)
 
 	if (ret < 0)
 		return ret;
-	resume_jobs(nd, is_same_boot(nd));
 	drop_marks(nd);
+	resume_jobs(nd, is_same_boot(nd));
 	cleanup_strays(nd, nd->conf->state_dir);
 	cleanup_strays(nd, nd->conf->run_dir);
 	return 0;
