@@ -214,7 +214,10 @@ static int run_show(struct favo_cli *cli, int argc, char **argv, struct favo_err
 	return ret;
 }
 
-/* Ask the noded of this host for a VM's console log; *fd is open for reading. */
+/*
+ * Ask the noded of this host for a VM's console log; *fd is open for reading.
+ * vm NULL: the one of the job that runs here.
+ */
 static int open_console(int *fd, const struct favo_conf *conf, uint64_t job,
 			const char *vm, struct favo_err *err)
 {
@@ -229,10 +232,10 @@ static int open_console(int *fd, const struct favo_conf *conf, uint64_t job,
 
 	if (ret < 0)
 		return ret;
-	body = json_pack("{s:s s:I s:s}", "op", "console", "job", (json_int_t)job, "vm",
+	body = json_pack("{s:s s:I s:s*}", "op", "console", "job", (json_int_t)job, "vm",
 			 vm);
 	ret = body ? favo_json_canonical(&request, NULL, body, err)
-		   : favo_fail(err, EINVAL, "%s is no name of a VM", vm);
+		   : favo_fail(err, EINVAL, "that is no name of a VM");
 	if (ret == 0)
 		ret = favo_write_all(sock, request, strlen(request), NODED_TIMEOUT_MS,
 				     err);
@@ -260,8 +263,7 @@ static int open_console(int *fd, const struct favo_conf *conf, uint64_t job,
 		if (cause)
 			return favo_fail(err, ENOENT, "%s", cause);
 	}
-	return favo_fail(err, EIO, "favo-noded gives no console of %s of job %" PRIu64,
-			 vm, job);
+	return favo_fail(err, EIO, "favo-noded gives no console of job %" PRIu64, job);
 }
 
 /* Guests write what they like: nothing but text, tabs and line ends gets out. */
@@ -334,7 +336,7 @@ static int run_console(struct favo_cli *cli, int argc, char **argv, struct favo_
 	};
 	favo_autojson json_t *vc = NULL;
 	favo_autoclose int fd = -1;
-	const char *vm = "vm0";
+	const char *vm = NULL;
 	const json_t *member;
 	uint64_t job;
 	int first, ret;
@@ -349,6 +351,8 @@ static int run_console(struct favo_cli *cli, int argc, char **argv, struct favo_
 	ret = open_console(&fd, &cli->conf, job, vm, err);
 	if (ret == 0)
 		return copy_console(fd, args.follow, err);
+	if (!vm)
+		vm = "vm0";
 	/* Not here: say where. */
 	if (fetch(&vc, cli, argv[first], NULL) == 0 &&
 	    (member = find_member(vc, vm)) != NULL)

@@ -318,6 +318,9 @@ static int put_vm(struct favo_registry *reg, const char *node, const json_t *vm,
 	if (!is_state(state))
 		return favo_fail(err, EINVAL, "state \"%.40s\" is none that a VM has",
 				 state);
+	/* A VM that failed is told of as failed also when its job is over. */
+	if (error && strcmp(state, "ended") == 0)
+		state = "failed";
 	sqlite3_bind_int64(stmt, 1, (sqlite3_int64)job);
 	sqlite3_bind_int64(stmt, 2, (sqlite3_int64)idx);
 	bind_text(stmt, 3, node);

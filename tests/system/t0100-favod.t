@@ -11,7 +11,7 @@ build=${FAVO_BUILD:-$build_root/gcc}
 favo=$build/provision/cli/favo
 munged_start
 favod_conf
-plan 30
+plan 40
 
 "$build/provision/favod/favod" --config "$FAVO_CONF" --check >"$favod_dir/out" 2>&1 ||
 	fail "--check: $(cat "$favod_dir/out")"
@@ -69,6 +69,37 @@ expect 400 "$(send GET /v1/blobs/sha256:../../../../etc/passwd)" "a digest that 
 { printf 'POST /v1/grants HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{'; sleep 0.2; } |
 	timeout 5 curl -s "telnet://127.0.0.1:$favod_port" >"$favod_dir/out" 2>&1 || true
 expect 200 "$(send GET /v1/version)" "a request that breaks off hurts nobody"
+
+# Images: a tree that nobody boots, with a kernel that hangs.
+mkdir -p "$favod_dir/tree/bin" "$favod_dir/mod/6.1.0-test"
+head -c 300000 /dev/urandom >"$favod_dir/tree/bin/random"
+gcc -DHANG -nostdlib -static -no-pie -Wl,-Ttext-segment=0x100000,-z,max-page-size=4096 \
+	-Wl,--build-id=none -o "$favod_dir/kernel" "$top/tests/system/payload.S" 2>/dev/null
+for module in virtio_pci vmw_vsock_virtio_transport virtio_blk erofs overlay; do
+	echo "kernel/$module.ko"
+done >"$favod_dir/mod/6.1.0-test/modules.builtin"
+: >"$favod_dir/mod/6.1.0-test/modules.dep"
+"$favo" image import "$favod_dir/tree" --quiet --name tiny:v1 --kernel "$favod_dir/kernel" \
+	--modules "$favod_dir/mod/6.1.0-test" >"$favod_dir/out" 2>&1 || fail "$(cat "$favod_dir/out")"
+expect 200 "$(send GET /v1/images)" "images are listed" '"tag":"v1"'
+expect 200 "$(send GET /v1/images/tiny:v1)" "and shown" '"fstype":"erofs"'
+digest=$(sed 's/.*"digest":"\(sha256:[0-9a-f]*\)","manifest".*/\1/' "$favod_dir/reply")
+expect 404 "$(send GET /v1/images/tiny)" "a tag that is not there" '"near":["tiny:v1"]'
+expect 200 "$(send GET "/v1/manifests/$digest")" "a manifest"
+[ "sha256:$(sha256sum <"$favod_dir/reply" | cut -d' ' -f1)" = "$digest" ] || fail "its bytes have another digest"
+ok "is the bytes that its digest names"
+index=$(sed 's/.*"index":"\(sha256:[0-9a-f]*\)".*/\1/' "$favod_dir/reply")
+expect 200 "$(send GET "/v1/blobs/$index")" "a blob"
+size=$(stat -c %s "$favod_dir/reply")
+cp "$favod_dir/reply" "$favod_dir/blob"
+expect 200 "$(send POST /v1/blobs "{\"digests\":[\"$index\",\"$index\"]}")" "two blobs at once"
+{ printf "$(printf '\\%03o\\%03o\\0\\0' $((size % 256)) $((size / 256)))"; cat "$favod_dir/blob"; } >"$favod_dir/one"
+cat "$favod_dir/one" "$favod_dir/one" | cmp -s - "$favod_dir/reply" || fail "the batch has another form"
+ok "each with its length before it"
+expect 404 "$(send POST /v1/blobs "{\"digests\":[\"$index\",\"sha256:$(printf '%064d' 1)\"]}")" \
+	"a batch with one that is not there"
+expect 201 "$(send POST /v1/grants '{"image":"tiny:v1","cpus":2,"mem_mb":512,"per_node":1,"network":"none"}')" \
+	"a grant" "\"digest\":\"$digest\""
 
 # What nodes report is what users see.
 vm='{"job":12,"index":0,"name":"vm0","address":"10.128.0.1","uid":1000,"grant":"aaaa","state":"ready","timeline":{"image_ms":10,"boot_ms":20,"network_ms":300,"ready_ms":400}}'

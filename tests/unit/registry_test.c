@@ -173,6 +173,11 @@ static void test_failure_keeps_its_reason(void **state)
 				    "Kernel panic\n");
 	}
 	expect_state(f, 13, "failed");
+	/* Over, with a reason: it has failed. */
+	v = vm(14, 0, 1000, "bbbbbbbbbbbbbbbb", "ended");
+	json_object_set_new(v, "error", json_pack("{s:s}", "phase", "boot"));
+	assert_int_equal(report(f, "n1", json_pack("[o]", v), NOW), 0);
+	expect_state(f, 14, "failed");
 }
 
 static size_t count(struct fixture *f, int64_t uid, bool ended)
