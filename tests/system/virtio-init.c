@@ -282,7 +282,8 @@ static void serve(int listener, const char *what)
 
 	for (unsigned i = 0; good && i < CHUNKS; i++)
 		good = read_n(fd, buf, MIB) && same(buf, MIB, i);
-	printf("figure %s host to guest: %.1f MB/s\n", what, CHUNKS * 1.048576 / (now() - t));
+	printf("figure %s host to guest: %.1f MB/s\n", what,
+	       CHUNKS * 1.048576 / (now() - t));
 	t = now();
 	for (unsigned i = 0; good && i < CHUNKS; i++) {
 		pattern(buf, MIB, 100 + i);
@@ -290,7 +291,8 @@ static void serve(int listener, const char *what)
 	}
 	shutdown(fd, SHUT_WR);
 	good = good && read(fd, buf, 1) == 0;
-	printf("figure %s guest to host: %.1f MB/s\n", what, CHUNKS * 1.048576 / (now() - t));
+	printf("figure %s guest to host: %.1f MB/s\n", what,
+	       CHUNKS * 1.048576 / (now() - t));
 	result(good, what);
 	close(fd);
 }

@@ -110,7 +110,8 @@ void favo_vm_end(struct favo_vm *vm, enum favo_end end, const char *detail, ...)
 
 int fake_vm_new(struct favo_vm **out, uint64_t mem_size, struct favo_err *err)
 {
-	const struct favo_memory_opts opts = {.size = mem_size, .huge = FAVO_HUGE_OFF, .shared = true};
+	const struct favo_memory_opts opts = {
+		.size = mem_size, .huge = FAVO_HUGE_OFF, .shared = true};
 	const struct favo_pci_windows windows = {
 		.mem32_base = FAVO_GPA_HOLE_START,
 		.mem32_size = FAVO_GPA_ECAM - FAVO_GPA_HOLE_START,
