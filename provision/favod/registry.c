@@ -44,6 +44,7 @@ enum query {
 	Q_ROLLBACK,
 	Q_GRANT_ADD,
 	Q_NODE_PUT,
+	Q_VM_OLD,
 	Q_VM_PUT,
 	Q_VM_END,
 	Q_VCS,
@@ -54,6 +55,10 @@ enum query {
 	Q_COUNT,
 };
 
+#define STATE_AT(now)                                                                    \
+	"CASE WHEN state IN ('ended','failed') OR updated >= " now " - 120"              \
+	" THEN state ELSE 'lost' END"
+
 static const char *const queries[Q_COUNT] = {
 	[Q_BEGIN] = "BEGIN IMMEDIATE",
 	[Q_COMMIT] = "COMMIT",
@@ -62,6 +67,9 @@ static const char *const queries[Q_COUNT] = {
 		"INSERT INTO grants VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
 	[Q_NODE_PUT] = "INSERT INTO nodes VALUES(?1,?2,?3) ON CONFLICT(name)"
 		       " DO UPDATE SET version=?2, updated=?3",
+	/* Members of an earlier job of this number, which Slurm's state has lost. */
+	[Q_VM_OLD] = "DELETE FROM vms WHERE job=?1 AND grant_id<>?2 AND"
+		     " (state IN ('ended','failed') OR updated < ?3 - 120)",
 	/* A requeued job starts again under its number: then since is new. */
 	[Q_VM_PUT] =
 		"INSERT INTO vms VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?12)"
@@ -78,20 +86,25 @@ static const char *const queries[Q_COUNT] = {
 		"UPDATE vms SET state='ended', updated=?2 WHERE node=?1 AND"
 		" state NOT IN ('ended','failed') AND"
 		" NOT EXISTS (SELECT 1 FROM json_each(?3) WHERE value = job*65536+idx)",
-	[Q_VCS] =
-		"SELECT v.job, v.uid, coalesce(g.user, v.uid), coalesce(g.image, '?'), "
-		"count(*),"
-		" sum(v.state='ready'), sum(v.state='failed'), sum(v.state='ended'),"
-		" min(v.since) FROM vms v LEFT JOIN grants g ON g.id = v.grant_id"
-		" WHERE (?1 < 0 OR v.uid = ?1) GROUP BY v.job"
-		" HAVING ?2 OR sum(v.state NOT IN ('ended','failed')) > 0 ORDER BY v.job",
-	[Q_VC] = "SELECT v.idx, v.name, v.node, v.address, v.state, v.timeline, v.error, "
-		 "v.log,"
-		 " v.since, v.updated, v.uid, coalesce(g.user, v.uid), coalesce(g.image, "
-		 "'?'),"
-		 " coalesce(g.digest, '?'), coalesce(g.network, '?'), v.grant_id"
-		 " FROM vms v LEFT JOIN grants g ON g.id = v.grant_id WHERE v.job=?1 "
-		 "ORDER BY v.idx",
+	/* A node that is silent for four reports is not believed any more. */
+	[Q_VCS] = "SELECT v.job, v.uid, coalesce(g.user, v.uid), coalesce(g.image, '?'),"
+		  " count(*), sum(v.state='ready'), sum(v.state='failed'),"
+		  " sum(v.state='ended'), min(v.since), sum(v.state='lost')"
+		  " FROM (SELECT job, uid, grant_id, since, " STATE_AT(
+			  "?3") " AS state FROM vms) v"
+				" LEFT JOIN grants g ON g.id = v.grant_id"
+				" WHERE (?1 < 0 OR v.uid = ?1) GROUP BY v.job"
+				" HAVING ?2 OR sum(v.state NOT IN ('ended','failed')) > "
+				"0 ORDER BY v.job",
+	[Q_VC] = "SELECT v.idx, v.name, v.node, v.address, " STATE_AT(
+		"?2") ", v.timeline,"
+		      " v.error, v.log, v.since, v.updated, v.uid, coalesce(g.user, "
+		      "v.uid),"
+		      " coalesce(g.image, '?'), coalesce(g.digest, '?'), "
+		      "coalesce(g.network, '?'),"
+		      " v.grant_id FROM vms v LEFT JOIN grants g ON g.id = v.grant_id "
+		      "WHERE v.job=?1"
+		      " ORDER BY v.idx",
 	[Q_NODES] =
 		"SELECT n.name, n.version, n.updated, (SELECT count(*) FROM vms v WHERE"
 		" v.node=n.name AND v.state NOT IN ('ended','failed')) FROM nodes n"
@@ -280,6 +293,17 @@ static bool is_state(const char *state)
 	return false;
 }
 
+static int drop_old(struct favo_registry *reg, int64_t job, const char *grant,
+		    int64_t now, struct favo_err *err)
+{
+	autostmt stmt = reg->stmt[Q_VM_OLD];
+
+	sqlite3_bind_int64(stmt, 1, job);
+	bind_text(stmt, 2, grant);
+	sqlite3_bind_int64(stmt, 3, now);
+	return step_done(reg, stmt, err);
+}
+
 /* One VM of a report; *key tells it from all others of the site. */
 static int put_vm(struct favo_registry *reg, const char *node, const json_t *vm,
 		  int64_t now, int64_t *key, struct favo_err *err)
@@ -321,6 +345,9 @@ static int put_vm(struct favo_registry *reg, const char *node, const json_t *vm,
 	/* A VM that failed is told of as failed also when its job is over. */
 	if (error && strcmp(state, "ended") == 0)
 		state = "failed";
+	ret = drop_old(reg, (int64_t)job, grant, now, err);
+	if (ret < 0)
+		return ret;
 	sqlite3_bind_int64(stmt, 1, (sqlite3_int64)job);
 	sqlite3_bind_int64(stmt, 2, (sqlite3_int64)idx);
 	bind_text(stmt, 3, node);
@@ -398,10 +425,13 @@ int favo_registry_report(struct favo_registry *reg, const char *node, const char
 }
 
 /* One word for a cluster out of its members' states. */
-static const char *sum_state(int64_t all, int64_t ready, int64_t failed, int64_t ended)
+static const char *sum_state(int64_t all, int64_t ready, int64_t failed, int64_t ended,
+			     int64_t lost)
 {
 	if (failed)
 		return "failed";
+	if (lost)
+		return "lost";
 	if (ended == all)
 		return "ended";
 	if (ready == all)
@@ -409,8 +439,8 @@ static const char *sum_state(int64_t all, int64_t ready, int64_t failed, int64_t
 	return ended ? "ending" : "starting";
 }
 
-int favo_registry_vcs(struct favo_registry *reg, int64_t uid, bool ended, json_t **out,
-		      struct favo_err *err)
+int favo_registry_vcs(struct favo_registry *reg, int64_t uid, bool ended, int64_t now,
+		      json_t **out, struct favo_err *err)
 {
 	hold_lock(reg);
 	autostmt stmt = reg->stmt[Q_VCS];
@@ -419,11 +449,13 @@ int favo_registry_vcs(struct favo_registry *reg, int64_t uid, bool ended, json_t
 
 	sqlite3_bind_int64(stmt, 1, uid);
 	sqlite3_bind_int(stmt, 2, ended);
+	sqlite3_bind_int64(stmt, 3, now);
 	while ((step = sqlite3_step(stmt)) == SQLITE_ROW) {
 		int64_t all = sqlite3_column_int64(stmt, 4);
 		int64_t ready = sqlite3_column_int64(stmt, 5);
 		const char *state = sum_state(all, ready, sqlite3_column_int64(stmt, 6),
-					      sqlite3_column_int64(stmt, 7));
+					      sqlite3_column_int64(stmt, 7),
+					      sqlite3_column_int64(stmt, 9));
 
 		json_array_append_new(
 			list,
@@ -466,16 +498,18 @@ static json_t *member_of(sqlite3_stmt *stmt)
 			 (json_int_t)sqlite3_column_int64(stmt, 9));
 }
 
-int favo_registry_vc(struct favo_registry *reg, uint32_t job, json_t **out,
+int favo_registry_vc(struct favo_registry *reg, uint32_t job, int64_t now, json_t **out,
 		     int64_t *owner, struct favo_err *err)
 {
 	hold_lock(reg);
 	autostmt stmt = reg->stmt[Q_VC];
 	favo_autojson json_t *vc = NULL, *members = json_array();
-	int64_t all = 0, ready = 0, failed = 0, ended = 0, since = INT64_MAX;
+	int64_t all = 0, ready = 0, failed = 0, ended = 0, lost = 0;
+	int64_t since = INT64_MAX;
 	int step;
 
 	sqlite3_bind_int64(stmt, 1, job);
+	sqlite3_bind_int64(stmt, 2, now);
 	while ((step = sqlite3_step(stmt)) == SQLITE_ROW) {
 		const char *state = column_text(stmt, 4);
 
@@ -483,6 +517,7 @@ int favo_registry_vc(struct favo_registry *reg, uint32_t job, json_t **out,
 		ready += strcmp(state, "ready") == 0;
 		failed += strcmp(state, "failed") == 0;
 		ended += strcmp(state, "ended") == 0;
+		lost += strcmp(state, "lost") == 0;
 		since = FAVO_MIN(since, sqlite3_column_int64(stmt, 8));
 		json_array_append_new(members, member_of(stmt));
 		if (vc)
@@ -501,7 +536,7 @@ int favo_registry_vc(struct favo_registry *reg, uint32_t job, json_t **out,
 	if (!vc)
 		return favo_fail(err, ENOENT, "job %u has no virtual cluster", job);
 	json_object_set_new(vc, "state",
-			    json_string(sum_state(all, ready, failed, ended)));
+			    json_string(sum_state(all, ready, failed, ended, lost)));
 	json_object_set_new(vc, "since", json_integer(since));
 	json_object_set(vc, "members", members);
 	*out = favo_steal_ptr(&vc);

@@ -40,12 +40,13 @@ int favo_registry_report(struct favo_registry *reg, const char *node, const char
 			 const json_t *vms, int64_t now, struct favo_err *err);
 
 /*
- * Answers for the REST interface; new references. uid -1: everybody's.
- * favo_registry_vc() is -ENOENT for an unknown job; *owner gets its uid.
+ * Answers for the REST interface; new references. uid -1: everybody's. VMs of
+ * which no report came for two minutes are "lost". favo_registry_vc() is
+ * -ENOENT for an unknown job; *owner gets its uid.
  */
-int favo_registry_vcs(struct favo_registry *reg, int64_t uid, bool ended, json_t **out,
-		      struct favo_err *err);
-int favo_registry_vc(struct favo_registry *reg, uint32_t job, json_t **out,
+int favo_registry_vcs(struct favo_registry *reg, int64_t uid, bool ended, int64_t now,
+		      json_t **out, struct favo_err *err);
+int favo_registry_vc(struct favo_registry *reg, uint32_t job, int64_t now, json_t **out,
 		     int64_t *owner, struct favo_err *err);
 int favo_registry_nodes(struct favo_registry *reg, json_t **out, struct favo_err *err);
 

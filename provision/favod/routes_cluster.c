@@ -213,8 +213,8 @@ static void list_vcs(struct favo_favod *d, struct favo_call *call)
 	struct favo_err err = {0};
 	json_t *list = NULL;
 
-	if (favo_registry_vcs(d->registry, uid, all && strcmp(all, "1") == 0, &list,
-			      &err) < 0)
+	if (favo_registry_vcs(d->registry, uid, all && strcmp(all, "1") == 0, time(NULL),
+			      &list, &err) < 0)
 		favo_call_fail(call, &err);
 	else
 		favo_call_json(call, MHD_HTTP_OK, json_pack("{s:o}", "vcs", list));
@@ -229,7 +229,8 @@ static void show_vc(struct favo_favod *d, struct favo_call *call)
 	int ret = favo_parse_u64(&job, call->tail, 1, UINT32_MAX, &err);
 
 	if (ret == 0)
-		ret = favo_registry_vc(d->registry, (uint32_t)job, &vc, &owner, &err);
+		ret = favo_registry_vc(d->registry, (uint32_t)job, time(NULL), &vc,
+				       &owner, &err);
 	/* Not telling a stranger's job from none gives away nothing. */
 	if (ret == 0 && call->uid != 0 && owner != (int64_t)call->uid)
 		ret = favo_fail(&err, ENOENT, "job %" PRIu64 " has no virtual cluster",

@@ -86,7 +86,8 @@ static json_t *get(struct fixture *f, uint32_t job)
 	json_t *vc = NULL;
 	int64_t owner;
 
-	return favo_registry_vc(f->reg, job, &vc, &owner, NULL) == 0 ? vc : NULL;
+	return favo_registry_vc(f->reg, job, NOW + 20, &vc, &owner, NULL) == 0 ? vc
+									       : NULL;
 }
 
 static void expect_state(struct fixture *f, uint32_t job, const char *state)
@@ -184,7 +185,7 @@ static size_t count(struct fixture *f, int64_t uid, bool ended)
 {
 	favo_autojson json_t *list = NULL;
 
-	assert_int_equal(favo_registry_vcs(f->reg, uid, ended, &list, NULL), 0);
+	assert_int_equal(favo_registry_vcs(f->reg, uid, ended, NOW, &list, NULL), 0);
 	return json_array_size(list);
 }
 
@@ -235,6 +236,37 @@ static void test_bad_reports_change_nothing(void **state)
 	}
 	assert_null(get(f, 2));
 	json_decref(good);
+}
+
+static void test_silent_node(void **state)
+{
+	struct fixture *f = *state;
+	favo_autojson json_t *vc = NULL;
+	int64_t owner;
+
+	report(f, "n1", json_pack("[o]", vm(1, 0, 1000, "a", "ready")), NOW - 130);
+	report(f, "n2", json_pack("[o]", vm(1, 1, 1000, "a", "ready")), NOW);
+	expect_state(f, 1, "lost");
+	assert_int_equal(favo_registry_vc(f->reg, 1, NOW - 20, &vc, &owner, NULL), 0);
+	assert_string_equal(json_string_value(json_object_get(vc, "state")), "ready");
+}
+
+/* Slurm lost its state and counts from 1 again. */
+static void test_number_used_again(void **state)
+{
+	struct fixture *f = *state;
+
+	report(f, "n1", json_pack("[o]", vm(1, 0, 1000, "old", "ready")), NOW - 500);
+	report(f, "n2", json_pack("[o]", vm(1, 1, 1000, "old", "failed")), NOW - 500);
+	report(f, "n1", json_pack("[o]", vm(1, 0, 1001, "new", "ready")), NOW);
+	{
+		favo_autojson json_t *vc = get(f, 1);
+
+		assert_int_equal(json_array_size(json_object_get(vc, "members")), 1);
+		assert_string_equal(json_string_value(json_object_get(vc, "state")),
+				    "ready");
+		assert_int_equal(json_integer_value(json_object_get(vc, "uid")), 1001);
+	}
 }
 
 static void test_prune(void **state)
@@ -316,6 +348,8 @@ int main(void)
 		TEST(test_failure_keeps_its_reason),
 		TEST(test_lists),
 		TEST(test_bad_reports_change_nothing),
+		TEST(test_silent_node),
+		TEST(test_number_used_again),
 		TEST(test_prune),
 		TEST(test_reopen),
 		TEST(test_damaged_file),
