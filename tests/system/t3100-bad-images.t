@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What is wrong with an image or its shape is told in one sentence, fails the
 # job, and leaves the node in service and clean.
+# limit: 600
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
