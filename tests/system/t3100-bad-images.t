@@ -6,19 +6,19 @@
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
-plan 33
+plan 34
 
 # import NAME OPTION...: an image of a minimal tree, made on favod's host.
 import() {
 	import_name=$1
 	shift
-	login 60 "favo image import /home/alice/tree --name $import_name $*" root
+	login 60 "favo image import --name $import_name $* /home/alice/tree" root
 }
 
 # payload KIND: /home/alice/kernel-KIND
 payload() {
 	gcc -D"$1" -nostdlib -static -no-pie -Wl,-Ttext-segment=0x100000 \
-		-Wl,-z,max-page-size=4096 -Wl,--build-id=none \
+		-Wl,-z,max-page-size=4096 -Wl,--build-id=none -Wl,-e,start \
 		-o "$lab_dir/home/alice/kernel-$1" "$top/tests/system/payload.S"
 }
 
@@ -72,7 +72,11 @@ retry 20 node n1 'test -S /run/favo/noded.sock'
 expect "a guest that never comes up fails the job in time" 1 login 60 'srun -N1 --vm-image=hang true'
 expect_line "the sentence says how long was waited" '^favo: n[12]: vm0: .*8 ?s'
 expect "one task of many speaks" 1 login 60 'srun -N1 -n2 --vm-image=hang true'
-expect "once per node" 1 sh -c "[ \$(grep -c '^favo: ' '$out/last') != 1 ]"
+if [ "$(grep -c '^favo: n[12]: vm0: ' "$out/last")" = 1 ]; then
+	ok "once per node"
+else
+	not_ok "once per node" "$(cat "$out/last")"
+fi
 expect_clean "nothing is left of the hanging guest"
 for n in $(nodes); do
 	node "$n" 'cp /run/favo.conf.orig /etc/favo/favo.conf; pkill -x favo-noded' || :
@@ -80,6 +84,7 @@ done
 retry 20 node n1 'test -S /run/favo/noded.sock'
 
 # ---- memory ------------------------------------------------------------
+expect "a good image runs" 0 login 200 'srun -N1 --vm-image=debian12 true'
 expect "an allocation too small for a guest fails the job" 1 login 60 'srun -N1 --mem=50 --vm-image=debian12 true'
 expect_line "the sentence says how much is needed" '^favo: n[12]: vm0: .*(MiB|MB| M)'
 expect "more memory than the allocation is refused" 1 login 60 \
