@@ -84,7 +84,7 @@ struct noded {
 	char hostname[256];
 	struct favo_cache *cache; /* L: NULL until it is open */
 	char cache_trouble[200]; /* L: why it never will be */
-	pthread_mutex_t cache_lock; /* around favo_cache_get/unpin/evict */
+	pthread_mutex_t cache_lock; /* around favo_cache_get, evict, prune */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
 	struct job *jobs; /* L */

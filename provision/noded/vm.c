@@ -366,9 +366,11 @@ static void drop_pin(struct noded *nd, const struct favo_vm_state *s)
 	if (!open || favo_digest_parse(&id, s->digest, NULL) < 0)
 		return;
 	snprintf(holder, sizeof(holder), "%u.%u", s->job, s->index);
-	pthread_mutex_lock(&nd->cache_lock);
+	/*
+	 * Without the cache_lock, which is held for long while an image is
+	 * checked: an eviction that misses this change is none the worse.
+	 */
 	(void)favo_cache_unpin(nd->cache, &id, holder, NULL);
-	pthread_mutex_unlock(&nd->cache_lock);
 }
 
 int favo_vm_cleanup(struct noded *nd, const struct favo_vm_state *s,
