@@ -511,6 +511,12 @@ int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
 		favo_cache_image_fini(&image);
 		if (holder)
 			favo_cache_unpin(cache, id, holder, NULL);
+		/* Damaged: gone, so that it is fetched again. */
+		if (ret == -EBADMSG || ret == -ENOENT) {
+			(void)remove_folder(cache, name, NULL);
+			return favo_wrap(err, -ENOENT, "image cache: %.12s: damaged",
+					 name);
+		}
 		return ret;
 	}
 	*out = image;

@@ -115,6 +115,28 @@ const char *favo_store_path(const struct favo_store *store)
 	return store->dir;
 }
 
+int favo_store_clean_tmp(struct favo_store *store)
+{
+	int fd = openat(store->fd, "tmp", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	int ret = 0;
+
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		favo_autofree char *path =
+			favo_asprintf("%s/tmp/%s", store->dir, entry->d_name);
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (!path || favo_remove_tree(path, NULL) < 0)
+			ret = -EIO;
+	}
+	closedir(dir);
+	return ret;
+}
+
 int favo_store_lock(struct favo_store *store, int operation, struct favo_err *err)
 {
 	favo_autoclose int fd =
@@ -122,6 +144,9 @@ int favo_store_lock(struct favo_store *store, int operation, struct favo_err *er
 
 	if (fd < 0)
 		return favo_fail(err, errno, "store %s: lock: %m", store->dir);
+	/* Nobody else writes: what is in tmp was left by an import that was killed. */
+	if (operation == LOCK_SH && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		favo_store_clean_tmp(store);
 	while (flock(fd, operation) < 0)
 		if (errno != EINTR)
 			return favo_fail(err, errno, "store %s: lock: %m", store->dir);

@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fd.h"
 #include "common/util.h"
 #include "images/index.h"
 #include "images/store.h"
@@ -153,20 +152,6 @@ static int sweep(struct favo_store *store, const char *path, const char *suffix,
 	return 0;
 }
 
-/* The exclusive lock is held: nobody writes there. */
-static int sweep_tmp(struct favo_store *store, struct favo_err *err)
-{
-	favo_autofree char *path = favo_asprintf("%s/tmp", store->dir);
-	int ret;
-
-	if (!path)
-		return favo_fail(err, ENOMEM, "gc: out of memory");
-	ret = favo_remove_tree(path, err);
-	if (ret == 0 && mkdirat(store->fd, "tmp", 0755) < 0)
-		ret = favo_fail(err, errno, "%s: %m", path);
-	return ret;
-}
-
 static int collect(struct favo_store *store, struct digest_set *ids,
 		   struct digest_set *blobs, struct favo_gc_stats *stats,
 		   struct favo_err *err)
@@ -182,7 +167,9 @@ static int collect(struct favo_store *store, struct digest_set *ids,
 		snprintf(path, sizeof(path), "blobs/%02x", i);
 		ret = sweep(store, path, "", blobs, &stats->blobs, &stats->bytes, err);
 	}
-	return ret < 0 ? ret : sweep_tmp(store, err);
+	if (ret == 0 && favo_store_clean_tmp(store) < 0)
+		ret = favo_fail(err, EIO, "store %s: tmp cannot be emptied", store->dir);
+	return ret;
 }
 
 int favo_store_gc(struct favo_store *store, struct favo_gc_stats *stats,

@@ -18,7 +18,13 @@ char *favo_store_blob_path(const struct favo_digest *digest,
 char *favo_store_manifest_path(const struct favo_digest *id,
 			       char path[FAVO_MANIFEST_PATH_SIZE]);
 
-/* Take the store's lock (LOCK_SH or LOCK_EX) in a new descriptor; waits. */
+/* Empty tmp/; the caller holds the lock exclusively. 0, or -errno: some is left. */
+int favo_store_clean_tmp(struct favo_store *store);
+
+/*
+ * Take the store's lock (LOCK_SH or LOCK_EX) in a new descriptor; waits. Who
+ * comes first for LOCK_SH empties tmp/.
+ */
 int favo_store_lock(struct favo_store *store, int operation, struct favo_err *err);
 
 /*

@@ -310,6 +310,11 @@ static void test_damage_is_found(void **state)
 		assert_int_equal(favo_cache_get(f->cache, &f->id[0], NULL, &image, &err),
 				 -ENOENT);
 	}
+	/* What get reads itself is found without a crash, too. */
+	fill(f, 0);
+	flip(f, "manifest.json");
+	assert_int_equal(favo_cache_get(f->cache, &f->id[0], "1.0", &image, &err),
+			 -ENOENT);
 	/* An undamaged one stays, and is not looked at twice. */
 	fill(f, 0);
 	flip(f, "unsynced");
