@@ -231,9 +231,10 @@ static int create_v2(const struct favo_job_cgroup *cg,
 		     const struct favo_job_cgroup_limits *limits, struct favo_err *err)
 {
 	static const char *const enable[] = {"+memory", "+cpuset", "+cpu"};
-	favo_autoclose int lock = lock_root(cg, NULL);
+	favo_autoclose int lock = -1;
 	char path[PATH_SIZE], text[32];
 
+	lock = lock_root(cg, NULL);
 	for (int depth = 2; depth >= 0; depth--) {
 		int ret;
 
