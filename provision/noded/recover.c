@@ -124,8 +124,11 @@ static void resume_job(struct noded *nd, uint32_t id)
 		 : process.pidfd >= 0 ? "its VM runs on"
 				      : "taken up again");
 	ret = favo_job_resume(nd, &state, has_vm ? &vm : NULL, &process, ended, &err);
-	if (ret < 0)
+	if (ret < 0) {
+		/* What there is of its VM belongs to no job then. */
 		favo_log(FAVO_ERROR, "job %u: cannot go on: %s", id, err.msg);
+		unlink(path);
+	}
 	favo_job_state_fini(&state);
 	favo_close(&process.pidfd);
 }
