@@ -178,6 +178,7 @@ static int make_vm(struct program *p, struct favo_err *err)
 			.shared = o->shared || o->fss.n},
 		.serial_fd = -1,
 	};
+	int ret;
 
 	if (!strcmp(o->hugepages, "on"))
 		v.mem.huge = FAVO_HUGE_ON;
@@ -187,15 +188,17 @@ static int make_vm(struct program *p, struct favo_err *err)
 		return favo_fail(err, EINVAL,
 				 "--hugepages: \"%s\" is none of auto, on, off",
 				 o->hugepages);
-	v.kvm_fd = open_spec("kvm", o->kvm, O_RDWR, err);
-	if (v.kvm_fd < 0)
-		return v.kvm_fd;
 	if (o->serial) {
 		v.serial_fd = open_output("serial", o->serial, err);
 		if (v.serial_fd < 0)
 			return v.serial_fd;
 	}
-	return favo_vm_new(&p->vm, &v, err);
+	v.kvm_fd = open_spec("kvm", o->kvm, O_RDWR, err);
+	if (v.kvm_fd < 0)
+		return v.kvm_fd;
+	ret = favo_vm_new(&p->vm, &v, err);
+	favo_close(&v.kvm_fd);
+	return ret;
 }
 
 static int load_kernel(struct program *p, struct favo_err *err)
