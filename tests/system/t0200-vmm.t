@@ -29,4 +29,4 @@ printf '\0\0\0' >>"$stage/second.cpio"
 rm -rf "$stage/root" "$stage/more"
 cp "$build/hypervisor/favo-vmm" "$top/tests/system/vmm-node.sh" "$stage/"
 
-"$top/tests/lab/vmlab" --dir "$stage" --time 150 -- bash ./vmm-node.sh
+"$top/tests/lab/vmlab" --dir "$stage" --time 240 -- bash ./vmm-node.sh
