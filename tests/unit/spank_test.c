@@ -5,7 +5,7 @@
  * plugin is loaded as Slurm loads it; a hook runs in a forked child, as some
  * end their process.
  */
-#include "tests/unit/spank_host.h"
+#include "tests/unit/spank_world.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,206 +32,6 @@
 #define EXTERN 0xfffffffcu
 #define INTERACTIVE 0xfffffffau
 
-typedef int hook_fn(spank_t sp, int ac, char **av);
-
-struct world {
-	char dir[64];
-	char libexec_arg[96], run_arg[96];
-	char *av[2];
-	void *so;
-	pid_t noded;
-	char *request; /* shared: what the fake noded was asked; "" for nothing */
-};
-
-static struct world w;
-
-static hook_fn *hook(const char *name)
-{
-	void *sym = dlsym(w.so, name);
-	hook_fn *fn;
-
-	assert_non_null(sym);
-	memcpy(&fn, &sym, sizeof(fn));
-	return fn;
-}
-
-static int call(const char *name)
-{
-	return hook(name)(NULL, 2, w.av);
-}
-
-static void write_file(const char *name, mode_t mode, const char *text)
-{
-	char path[160];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", w.dir, name);
-	f = fopen(path, "w");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	chmod(path, mode);
-}
-
-static bool has_file(const char *name)
-{
-	char path[160];
-
-	snprintf(path, sizeof(path), "%s/%s", w.dir, name);
-	return access(path, F_OK) == 0;
-}
-
-static void read_file(const char *name, char *buf, size_t size)
-{
-	char path[160];
-	int fd;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "%s/%s", w.dir, name);
-	fd = open(path, O_RDONLY);
-	n = fd < 0 ? 0 : read(fd, buf, size - 1);
-	buf[n < 0 ? 0 : n] = '\0';
-	if (fd >= 0)
-		close(fd);
-}
-
-/* favo-submit is a script here: it notes its words, then does body. */
-static void fake_submit(const char *body)
-{
-	char text[1024];
-
-	snprintf(text, sizeof(text), "#!/bin/sh\nprintf '%%s\\n' \"$@\" >%s/asked\n%s\n",
-		 w.dir, body);
-	write_file("favo-submit", 0755, text);
-}
-
-/*
- * A favo-noded that takes one request into w.request and says answer; NULL:
- * it takes it and stays silent.
- */
-static void fake_noded(const char *answer)
-{
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/noded.sock", w.dir);
-	unlink(sun.sun_path);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sun, sizeof(sun)), 0);
-	assert_int_equal(listen(fd, 4), 0);
-	w.request[0] = '\0';
-	w.noded = fork();
-	if (w.noded == 0) {
-		int c = accept(fd, NULL, NULL);
-		size_t len = 0;
-
-		while (len < 65535 && !strchr(w.request, '\n')) {
-			ssize_t n = read(c, w.request + len, 65535 - len);
-
-			if (n <= 0)
-				break;
-			len += (size_t)n;
-			w.request[len] = '\0';
-		}
-		if (!answer)
-			pause();
-		if (write(c, answer, strlen(answer)) < 0)
-			_exit(1);
-		_exit(0);
-	}
-	close(fd);
-}
-
-static void end_noded(void)
-{
-	if (w.noded > 0) {
-		kill(w.noded, SIGKILL);
-		waitpid(w.noded, NULL, 0);
-	}
-	w.noded = 0;
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	if (!w.request)
-		w.request = mmap(NULL, 65536, PROT_READ | PROT_WRITE,
-				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	w.request[0] = '\0';
-	snprintf(w.dir, sizeof(w.dir), "/tmp/favo-spank-XXXXXX");
-	assert_non_null(mkdtemp(w.dir));
-	snprintf(w.libexec_arg, sizeof(w.libexec_arg), "libexec=%s", w.dir);
-	snprintf(w.run_arg, sizeof(w.run_arg), "run=%s", w.dir);
-	w.av[0] = w.libexec_arg;
-	w.av[1] = w.run_arg;
-	{
-		char path[96];
-
-		snprintf(path, sizeof(path), "%s/job", w.dir);
-		assert_int_equal(mkdir(path, 0755), 0);
-	}
-	w.so = dlopen(SPANK_PLUGIN_PATH, RTLD_LAZY);
-	if (!w.so)
-		fail_msg("%s", dlerror());
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	char cmd[128];
-
-	(void)state;
-	end_noded();
-	dlclose(w.so);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", w.dir);
-	return system(cmd);
-}
-
-/* Run scene() in a child; returns its exit code, or 1000 + signal. */
-static int in_child(int (*scene)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0)
-		_exit(scene());
-	waitpid(pid, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
-static int64_t elapsed_us(int (*scene)(void), int *ret)
-{
-	int64_t start = favo_now_ns();
-
-	*ret = in_child(scene);
-	return (favo_now_ns() - start) / 1000;
-}
-
-static void clear_env(void)
-{
-	static const char *const names[] = {
-		"SLURM_JOB_ID",
-		"SLURM_JOBID",
-		"SLURM_SPANK_FAVO_GRANT",
-		"SPANK_FAVO_GRANT",
-		"FAVO_VM_IMAGE",
-		"FAVO_VM_CPUS",
-		"FAVO_VM_MEM",
-		"FAVO_VM_NETWORK",
-		"SLURM_NODELIST",
-		"SLURMD_NODENAME",
-		"SLURM_EXIT_ERROR",
-		"SLURM_SPANK__SLURM_SPANK_OPTION_favo_vm_image"};
-
-	for (size_t i = 0; i < FAVO_ARRAY_SIZE(names); i++)
-		unsetenv(names[i]);
-}
-
-static int start(void)
-{
-	clear_env();
-	return call("slurm_spank_init");
-}
-
 /* ---- what is exported ---- */
 
 static void test_exports_only_what_slurm_asks_for(void **state)
@@ -252,8 +52,8 @@ static void test_exports_only_what_slurm_asks_for(void **state)
 	}
 	pclose(f);
 	assert_true(n >= 10);
-	assert_string_equal(dlsym(w.so, "plugin_name"), "favo");
-	assert_string_equal(dlsym(w.so, "plugin_type"), "spank");
+	assert_string_equal(dlsym(favo_world.so, "plugin_name"), "favo");
+	assert_string_equal(dlsym(favo_world.so, "plugin_type"), "spank");
 }
 
 static void test_links_only_libc(void **state)
@@ -284,16 +84,17 @@ static int scene_no_flag(void)
 		host->argc = 1;
 		host->argv[0] = host->words[0];
 		if (all[i] == S_CTX_JOB_SCRIPT) {
-			if (call("slurm_spank_job_prolog") ||
-			    call("slurm_spank_job_epilog"))
+			if (favo_world_call("slurm_spank_job_prolog") ||
+			    favo_world_call("slurm_spank_job_epilog"))
 				return 1;
 			continue;
 		}
-		if (start() || call("slurm_spank_init_post_opt"))
+		if (favo_world_start() || favo_world_call("slurm_spank_init_post_opt"))
 			return 2;
-		if (all[i] == S_CTX_LOCAL && call("slurm_spank_local_user_init"))
+		if (all[i] == S_CTX_LOCAL &&
+		    favo_world_call("slurm_spank_local_user_init"))
 			return 3;
-		if (all[i] == S_CTX_REMOTE && call("slurm_spank_task_init"))
+		if (all[i] == S_CTX_REMOTE && favo_world_call("slurm_spank_task_init"))
 			return 4;
 		if (host->argv[0] != host->words[0] || host->env[0].name[0] ||
 		    host->control[0].name[0] || host->log[0])
@@ -306,8 +107,8 @@ static void test_without_the_flag_nothing_happens(void **state)
 {
 	(void)state;
 	/* No daemon, no favo-submit, no folder: none of them is looked at. */
-	assert_int_equal(in_child(scene_no_flag), 0);
-	assert_false(has_file("asked"));
+	assert_int_equal(favo_world_in_child(scene_no_flag), 0);
+	assert_false(favo_world_has_file("asked"));
 }
 
 static void test_cost_without_the_flag(void **state)
@@ -333,9 +134,10 @@ static void test_cost_without_the_flag(void **state)
 static int scene_submit(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
-	if (start() || host_give("vm-image", "debian12") || host_give("vm-mem", "512M"))
+	if (favo_world_start() || host_give("vm-image", "debian12") ||
+	    host_give("vm-mem", "512M"))
 		return 100;
-	if (call("slurm_spank_init_post_opt"))
+	if (favo_world_call("slurm_spank_init_post_opt"))
 		return 101;
 	host_set(host->env, "seen", getenv("SLURM_SPANK_FAVO_GRANT"));
 	return 0;
@@ -346,11 +148,11 @@ static void test_submission_carries_the_grant(void **state)
 	char asked[256];
 
 	(void)state;
-	fake_submit("echo 'grant abc.def'");
-	assert_int_equal(in_child(scene_submit), 0);
+	favo_world_fake_submit("echo 'grant abc.def'");
+	assert_int_equal(favo_world_in_child(scene_submit), 0);
 	assert_string_equal(host_get(host->control, "FAVO_GRANT"), "abc.def");
 	assert_string_equal(host_get(host->env, "seen"), "abc.def");
-	read_file("asked", asked, sizeof(asked));
+	favo_world_read_file("asked", asked, sizeof(asked));
 	assert_string_equal(asked, "--vm-image=debian12\n--vm-mem=512M\n");
 	assert_string_equal(host->log, "");
 }
@@ -358,14 +160,14 @@ static void test_submission_carries_the_grant(void **state)
 static int scene_env_default(void)
 {
 	host_reset(S_CTX_LOCAL);
-	if (start())
+	if (favo_world_start())
 		return 100;
 	setenv("FAVO_VM_IMAGE", "from-env", 1);
 	setenv("FAVO_VM_CPUS", "2", 1);
 	setenv("FAVO_VM_NETWORK", "", 1);
 	if (host_give("vm-cpus", "3"))
 		return 101;
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static void test_environment_gives_defaults(void **state)
@@ -373,19 +175,19 @@ static void test_environment_gives_defaults(void **state)
 	char asked[256];
 
 	(void)state;
-	fake_submit("echo 'grant abc.def'");
-	assert_int_equal(in_child(scene_env_default), 0);
-	read_file("asked", asked, sizeof(asked));
+	favo_world_fake_submit("echo 'grant abc.def'");
+	assert_int_equal(favo_world_in_child(scene_env_default), 0);
+	favo_world_read_file("asked", asked, sizeof(asked));
 	assert_string_equal(asked, "--vm-image=from-env\n--vm-cpus=3\n");
 }
 
 static int scene_exit_code(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
-	if (start() || host_give("vm-image", "debian12"))
+	if (favo_world_start() || host_give("vm-image", "debian12"))
 		return 100;
 	setenv("SLURM_EXIT_ERROR", "77", 1);
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static void test_submission_errors_end_the_command(void **state)
@@ -407,19 +209,19 @@ static void test_submission_errors_end_the_command(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(rows); i++) {
-		fake_submit(rows[i].body);
-		assert_int_equal(in_child(scene_submit), 1);
+		favo_world_fake_submit(rows[i].body);
+		assert_int_equal(favo_world_in_child(scene_submit), 1);
 		if (!strstr(host->log, rows[i].sentence))
 			fail_msg("%s: %s", rows[i].body, host->log);
 		assert_null(host_get(host->control, "FAVO_GRANT"));
 	}
-	assert_int_equal(in_child(scene_exit_code), 77);
+	assert_int_equal(favo_world_in_child(scene_exit_code), 77);
 }
 
 static void test_missing_favo_submit(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(scene_submit), 1);
+	assert_int_equal(favo_world_in_child(scene_submit), 1);
 	assert_non_null(strstr(host->log, "is Favo installed on this host?"));
 }
 
@@ -429,8 +231,8 @@ static void test_silent_favo_submit_is_given_up(void **state)
 	int64_t us;
 
 	(void)state;
-	fake_submit("exec sleep 60");
-	us = elapsed_us(scene_submit, &ret);
+	favo_world_fake_submit("exec sleep 60");
+	us = favo_world_elapsed_us(scene_submit, &ret);
 	assert_int_equal(ret, 1);
 	assert_in_range(us, 9500000, 12000000);
 	assert_non_null(strstr(host->log, "no answer within 10 s"));
@@ -439,27 +241,27 @@ static void test_silent_favo_submit_is_given_up(void **state)
 static int scene_shape_without_image(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
-	if (start() || host_give("vm-cpus", "2"))
+	if (favo_world_start() || host_give("vm-cpus", "2"))
 		return 100;
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static int scene_shape_from_env(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
-	if (start())
+	if (favo_world_start())
 		return 100;
 	setenv("FAVO_VM_MEM", "2G", 1);
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static void test_shape_without_image(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(scene_shape_without_image), 1);
+	assert_int_equal(favo_world_in_child(scene_shape_without_image), 1);
 	assert_non_null(strstr(host->log, "without --vm-image"));
 	/* A site's or user's default must not break jobs without VMs. */
-	assert_int_equal(in_child(scene_shape_from_env), 0);
+	assert_int_equal(favo_world_in_child(scene_shape_from_env), 0);
 	assert_string_equal(host->log, "");
 }
 
@@ -470,32 +272,32 @@ static int scene_bad_values(void)
 	memset(huge, 'a', 4999);
 	huge[4999] = '\0';
 	host_reset(S_CTX_ALLOCATOR);
-	if (start())
+	if (favo_world_start())
 		return 100;
 	if (host_give("vm-image", "") == 0 || host_give("vm-image", NULL) == 0)
 		return 101;
 	if (host_give("vm-image", huge) == 0)
 		return 102;
 	setenv("FAVO_VM_IMAGE", huge, 1);
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static void test_bad_values(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(scene_bad_values), 1);
-	assert_false(has_file("asked"));
+	assert_int_equal(favo_world_in_child(scene_bad_values), 1);
+	assert_false(favo_world_has_file("asked"));
 }
 
 static int scene_stale_grant(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
-	if (start())
+	if (favo_world_start())
 		return 100;
 	setenv("SLURM_SPANK_FAVO_GRANT", "of.another", 1);
 	setenv("SLURM_JOB_ID", "12", 1);
 	host_set(host->control, "FAVO_GRANT", "of.another");
-	if (call("slurm_spank_init_post_opt"))
+	if (favo_world_call("slurm_spank_init_post_opt"))
 		return 101;
 	return getenv("SLURM_SPANK_FAVO_GRANT") || host_get(host->control, "FAVO_GRANT");
 }
@@ -503,7 +305,7 @@ static int scene_stale_grant(void)
 static void test_sbatch_in_a_job_drops_its_grant(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(scene_stale_grant), 0);
+	assert_int_equal(favo_world_in_child(scene_stale_grant), 0);
 }
 
 /* ---- srun in an allocation ---- */
@@ -511,7 +313,7 @@ static void test_sbatch_in_a_job_drops_its_grant(void **state)
 static int inside(const char *grant, const char *inherited, const char *image)
 {
 	host_reset(S_CTX_LOCAL);
-	if (start())
+	if (favo_world_start())
 		return 100;
 	setenv("SLURM_JOB_ID", "12", 1);
 	if (grant)
@@ -522,7 +324,7 @@ static int inside(const char *grant, const char *inherited, const char *image)
 	}
 	if (image && host_give("vm-image", image))
 		return 101;
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static int scene_inside_inherits(void)
@@ -548,22 +350,22 @@ static int scene_inside_plain(void)
 static void test_step_in_an_allocation(void **state)
 {
 	(void)state;
-	fake_submit("echo 'grant must.not.be.asked'");
-	assert_int_equal(in_child(scene_inside_inherits), 0);
-	assert_int_equal(in_child(scene_inside_same), 0);
-	assert_int_equal(in_child(scene_inside_other), 1);
+	favo_world_fake_submit("echo 'grant must.not.be.asked'");
+	assert_int_equal(favo_world_in_child(scene_inside_inherits), 0);
+	assert_int_equal(favo_world_in_child(scene_inside_same), 0);
+	assert_int_equal(favo_world_in_child(scene_inside_other), 1);
 	assert_non_null(
 		strstr(host->log, "run debian12; a step cannot have another image"));
-	assert_int_equal(in_child(scene_inside_plain), 1);
+	assert_int_equal(favo_world_in_child(scene_inside_plain), 1);
 	assert_non_null(strstr(host->log, "give --vm-image to salloc or sbatch"));
-	assert_false(has_file("asked"));
+	assert_false(favo_world_has_file("asked"));
 }
 
 /* ---- prolog, epilog, slurmstepd ---- */
 
 static int scene_prolog(void)
 {
-	clear_env();
+	favo_world_clear_env();
 	host_reset(S_CTX_JOB_SCRIPT);
 	host->has_job = true;
 	host->job = 12;
@@ -573,15 +375,15 @@ static int scene_prolog(void)
 	setenv("SLURM_NODELIST", "n[1-2]", 1);
 	setenv("SLURMD_NODENAME", "n1", 1);
 	setenv("SLURM_JOB_RESTART_COUNT", "3", 1);
-	return call("slurm_spank_job_prolog");
+	return favo_world_call("slurm_spank_job_prolog");
 }
 
 static void test_prolog_prepares(void **state)
 {
 	(void)state;
-	fake_noded("{\"ok\":true}\n");
-	assert_int_equal(in_child(scene_prolog), 0);
-	assert_string_equal(w.request,
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_prolog), 0);
+	assert_string_equal(favo_world.request,
 			    "{\"op\":\"prepare\",\"job\":12,\"restart\":3,\"uid\":1000,"
 			    "\"gid\":100,\"nodelist\":\"n[1-2]\",\"node\":\"n1\","
 			    "\"grant\":\"abc.def\"}\n");
@@ -596,29 +398,29 @@ static void test_prolog_never_fails(void **state)
 		"garbage\n"};
 
 	(void)state;
-	assert_int_equal(in_child(scene_prolog), 0); /* no socket at all */
+	assert_int_equal(favo_world_in_child(scene_prolog), 0); /* no socket at all */
 	assert_non_null(strstr(host->log, "No such file"));
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(answers); i++) {
-		fake_noded(answers[i]);
-		assert_int_equal(in_child(scene_prolog), 0);
+		favo_world_fake_noded(answers[i]);
+		assert_int_equal(favo_world_in_child(scene_prolog), 0);
 		assert_non_null(strstr(host->log, "job 12: prepare"));
-		end_noded();
+		favo_world_end_noded();
 	}
 	/* The socket is left behind, and nobody listens. */
-	assert_int_equal(in_child(scene_prolog), 0);
+	assert_int_equal(favo_world_in_child(scene_prolog), 0);
 	assert_non_null(strstr(host->log, "refused"));
 }
 
 static int scene_hostile_prolog(void)
 {
-	clear_env();
+	favo_world_clear_env();
 	host_reset(S_CTX_JOB_SCRIPT);
 	host->has_job = true;
 	host->job = 12;
 	setenv("SPANK_FAVO_GRANT", "a\",\"op\":\"destroy\"}\n{\"x\\\x01\x80\xff", 1);
 	setenv("SLURM_NODELIST", "\\\"n1", 1);
 	setenv("SLURM_JOB_RESTART_COUNT", "-1e9999;rm", 1);
-	return call("slurm_spank_job_prolog");
+	return favo_world_call("slurm_spank_job_prolog");
 }
 
 static int scene_huge_prolog(void)
@@ -627,11 +429,11 @@ static int scene_huge_prolog(void)
 
 	memset(huge, '"', 99999);
 	huge[99999] = '\0';
-	clear_env();
+	favo_world_clear_env();
 	host_reset(S_CTX_JOB_SCRIPT);
 	host->has_job = true;
 	setenv("SPANK_FAVO_GRANT", huge, 1);
-	return call("slurm_spank_job_prolog");
+	return favo_world_call("slurm_spank_job_prolog");
 }
 
 static void test_hostile_environment(void **state)
@@ -639,37 +441,39 @@ static void test_hostile_environment(void **state)
 	json_t *obj;
 
 	(void)state;
-	fake_noded("{\"ok\":true}\n");
-	assert_int_equal(in_child(scene_hostile_prolog), 0);
-	assert_non_null(strchr(w.request, '\n'));
-	assert_int_equal(strchr(w.request, '\n')[1], '\0');
-	assert_int_equal(favo_json_parse(&obj, w.request, strlen(w.request), NULL), 0);
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_hostile_prolog), 0);
+	assert_non_null(strchr(favo_world.request, '\n'));
+	assert_int_equal(strchr(favo_world.request, '\n')[1], '\0');
+	assert_int_equal(favo_json_parse(&obj, favo_world.request,
+					 strlen(favo_world.request), NULL),
+			 0);
 	assert_string_equal(json_string_value(json_object_get(obj, "op")), "prepare");
 	assert_string_equal(json_string_value(json_object_get(obj, "nodelist")),
 			    "\\\"n1");
 	json_decref(obj);
-	end_noded();
-	assert_int_equal(in_child(scene_huge_prolog), 0);
+	favo_world_end_noded();
+	assert_int_equal(favo_world_in_child(scene_huge_prolog), 0);
 	assert_non_null(strstr(host->log, "longer than"));
 }
 
 static int scene_epilog(void)
 {
-	clear_env();
+	favo_world_clear_env();
 	host_reset(S_CTX_JOB_SCRIPT);
 	host->has_job = true;
 	host->job = 12;
 	setenv("SPANK_FAVO_GRANT", "abc.def", 1);
-	return call("slurm_spank_job_epilog");
+	return favo_world_call("slurm_spank_job_epilog");
 }
 
 static int scene_epilog_without_grant(void)
 {
-	clear_env();
+	favo_world_clear_env();
 	host_reset(S_CTX_JOB_SCRIPT);
 	host->has_job = true;
 	host->job = 12;
-	return call("slurm_spank_job_epilog");
+	return favo_world_call("slurm_spank_job_epilog");
 }
 
 static void test_epilog(void **state)
@@ -677,26 +481,26 @@ static void test_epilog(void **state)
 	char path[160];
 
 	(void)state;
-	fake_noded("{\"ok\":true}\n");
-	assert_int_equal(in_child(scene_epilog), 0);
-	assert_string_equal(w.request, "{\"op\":\"destroy\",\"job\":12}\n");
-	assert_false(has_file("job/12.ended"));
-	end_noded();
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_epilog), 0);
+	assert_string_equal(favo_world.request, "{\"op\":\"destroy\",\"job\":12}\n");
+	assert_false(favo_world_has_file("job/12.ended"));
+	favo_world_end_noded();
 	/* noded is down: word is left for its next start. */
-	assert_int_equal(in_child(scene_epilog), 0);
-	assert_true(has_file("job/12.ended"));
+	assert_int_equal(favo_world_in_child(scene_epilog), 0);
+	assert_true(favo_world_has_file("job/12.ended"));
 	/* A link in its place is not followed. */
-	snprintf(path, sizeof(path), "%s/job/12.ended", w.dir);
+	snprintf(path, sizeof(path), "%s/job/12.ended", favo_world.dir);
 	unlink(path);
 	assert_int_equal(symlink("/tmp/favo-must-not-be-made", path), 0);
-	assert_int_equal(in_child(scene_epilog), 0);
+	assert_int_equal(favo_world_in_child(scene_epilog), 0);
 	assert_int_not_equal(access("/tmp/favo-must-not-be-made", F_OK), 0);
 	unlink(path);
 	/* A job of which only noded's file is known is destroyed, too. */
-	write_file("job/12", 0600, "");
-	fake_noded("{\"ok\":true}\n");
-	assert_int_equal(in_child(scene_epilog_without_grant), 0);
-	assert_non_null(strstr(w.request, "destroy"));
+	favo_world_write_file("job/12", 0600, "");
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_epilog_without_grant), 0);
+	assert_non_null(strstr(favo_world.request, "destroy"));
 }
 
 static int scene_stepd(void)
@@ -708,9 +512,9 @@ static int scene_stepd(void)
 	host->mem = 900;
 	host->ncpus = 2;
 	snprintf(host->cores, sizeof(host->cores), "0-1");
-	if (start())
+	if (favo_world_start())
 		return 100;
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static int scene_stepd_huge(void)
@@ -719,9 +523,9 @@ static int scene_stepd_huge(void)
 	host->has_job = true;
 	host->job = 12;
 	memset(host->cores, '\x01', sizeof(host->cores) - 1);
-	if (start())
+	if (favo_world_start())
 		return 100;
-	return call("slurm_spank_init_post_opt");
+	return favo_world_call("slurm_spank_init_post_opt");
 }
 
 static void test_stepd_boots(void **state)
@@ -730,19 +534,20 @@ static void test_stepd_boots(void **state)
 	int ret;
 
 	(void)state;
-	write_file("job/12", 0600, "");
-	fake_noded("{\"ok\":true}\n");
-	assert_int_equal(in_child(scene_stepd), 0);
-	assert_string_equal(w.request, "{\"op\":\"boot\",\"job\":12,\"mem_mb\":900,"
-				       "\"cores\":\"0-1\",\"ncpus\":2}\n");
-	end_noded();
-	fake_noded(NULL);
-	us = elapsed_us(scene_stepd, &ret);
+	favo_world_write_file("job/12", 0600, "");
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_stepd), 0);
+	assert_string_equal(favo_world.request,
+			    "{\"op\":\"boot\",\"job\":12,\"mem_mb\":900,"
+			    "\"cores\":\"0-1\",\"ncpus\":2}\n");
+	favo_world_end_noded();
+	favo_world_fake_noded(NULL);
+	us = favo_world_elapsed_us(scene_stepd, &ret);
 	assert_int_equal(ret, 0);
 	assert_in_range(us, 1900000, 3000000);
 	assert_non_null(strstr(host->log, "timed out"));
-	end_noded();
-	assert_int_equal(in_child(scene_stepd_huge), 0);
+	favo_world_end_noded();
+	assert_int_equal(favo_world_in_child(scene_stepd_huge), 0);
 }
 
 /* ---- tasks ---- */
@@ -765,14 +570,14 @@ static int scene_task(void)
 	snprintf(host->words[1], sizeof(host->words[1]), "-f");
 	host->argv[0] = host->words[0];
 	host->argv[1] = host->words[1];
-	if (start() || (task_option && host_give("vm-image", "debian12")))
+	if (favo_world_start() || (task_option && host_give("vm-image", "debian12")))
 		return 100;
 	if (task_grant)
 		host_set(host->env, "SLURM_SPANK_FAVO_GRANT",
 			 "a.much.longer.text.than.eight");
 	if (task_multi)
 		host_set(host->env, "FAVO_STEP_MULTI_PROG", "1");
-	ret = call("slurm_spank_task_init");
+	ret = favo_world_call("slurm_spank_task_init");
 	snprintf(host->argv0, sizeof(host->argv0), "%s", host->argv[0]);
 	return ret;
 }
@@ -781,8 +586,8 @@ static void expect_task(bool in_guest)
 {
 	char launcher[96];
 
-	snprintf(launcher, sizeof(launcher), "%s/favo-task", w.dir);
-	assert_int_equal(in_child(scene_task), 0);
+	snprintf(launcher, sizeof(launcher), "%s/favo-task", favo_world.dir);
+	assert_int_equal(favo_world_in_child(scene_task), 0);
 	assert_string_equal(host->argv0, in_guest ? launcher : "hostname");
 	if (in_guest)
 		assert_string_equal(host_get(host->env, "FAVO_TASK_ARGV0"), "hostname");
@@ -803,7 +608,7 @@ static void test_tasks(void **state)
 	task_grant = true;
 	expect_task(true);
 	task_grant = false;
-	write_file("job/12", 0600, "");
+	favo_world_write_file("job/12", 0600, "");
 	expect_task(true);
 	task_step = BATCH;
 	expect_task(true);
@@ -813,7 +618,7 @@ static void test_tasks(void **state)
 	expect_task(false);
 	task_step = 4;
 	task_multi = true;
-	assert_int_equal(in_child(scene_task), 1);
+	assert_int_equal(favo_world_in_child(scene_task), 1);
 	assert_string_equal(host->argv0, "");
 }
 
@@ -821,10 +626,10 @@ static void test_tasks(void **state)
 static int scene_multi_prog(void)
 {
 	host_reset(S_CTX_LOCAL);
-	if (start() || host_give("vm-image", "debian12"))
+	if (favo_world_start() || host_give("vm-image", "debian12"))
 		return 100;
 	host->argc = 2; /* Slurm counts the file's content */
-	if (call("slurm_spank_local_user_init") == 0)
+	if (favo_world_call("slurm_spank_local_user_init") == 0)
 		return 0;
 	return getenv("FAVO_STEP_MULTI_PROG") ? 9 : 101;
 }
@@ -859,7 +664,8 @@ static void test_multi_prog_is_refused(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name)                                                                       \
+	cmocka_unit_test_setup_teardown(name, favo_world_setup, favo_world_teardown)
 	static const struct CMUnitTest tests[] = {
 		TEST(test_exports_only_what_slurm_asks_for),
 		TEST(test_links_only_libc),
@@ -887,9 +693,9 @@ int main(void)
 		int ret;
 
 		unsetenv("FAVO_TEST_SRUN");
-		setup(NULL);
+		favo_world_setup(NULL);
 		ret = scene_multi_prog();
-		teardown(NULL);
+		favo_world_teardown(NULL);
 		return ret;
 	}
 	host_reset(S_CTX_LOCAL);
