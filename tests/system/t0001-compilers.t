@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# limit: 1500
 # The tree builds with gcc and clang without a warning, and unit tests pass
 # under the address, leak and undefined-behaviour sanitizers.
 set -eu

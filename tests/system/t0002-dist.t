@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# limit: 1200
 # What is shipped is complete: the tarball of "make dist" builds, passes its
 # unit tests, installs below DESTDIR and uninstalls without a trace.
 set -eu
