@@ -4,6 +4,9 @@
 LAB_NET=10.77.0
 LAB_EXEC_PORT=1023
 NODE_CPUS=${FAVO_LAB_NODE_CPUS:-2}
+# Emulated nodes get one processor, whatever Slurm is told: with two, QEMU's TCG
+# locks up now and then when guests run in the node.
+NODE_VCPUS=${FAVO_LAB_NODE_VCPUS:-1}
 NODE_MEM=${FAVO_LAB_NODE_MEM:-4096}
 
 node_address() { echo "$LAB_NET.$((10 + ${1#n}))"; }
@@ -39,7 +42,8 @@ SlurmdLogFile=/var/log/slurm/slurmd.log
 SlurmdDebug=info
 PlugStackConfig=/etc/slurm/plugstack.conf
 ProctrackType=proctrack/cgroup
-TaskPlugin=task/cgroup,task/affinity
+TaskPlugin=task/cgroup
+SlurmdParameters=config_overrides
 JobAcctGatherType=jobacct_gather/cgroup
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -60,7 +64,7 @@ END
 	echo "PartitionName=debug Nodes=ALL Default=YES State=UP" >>"$dir/slurm.conf"
 	cat >"$dir/cgroup.conf" <<END
 CgroupPlugin=cgroup/v1
-ConstrainCores=yes
+ConstrainCores=no
 ConstrainRAMSpace=yes
 END
 	echo "PMIxEnv=PMIX_MCA_gds=hash;PMIX_MCA_psec=native" >"$dir/mpi.conf"

@@ -100,7 +100,7 @@ node() {
 	local name=$1 number=${1#n}
 	while [ -z "$stop" ]; do
 		if [ -e "$LAB/run/$name.off" ]; then sleep 0.2; continue; fi
-		machine_args "$name" "$LAB/run/$name.initrd" "$NODE_CPUS" "$NODE_MEM"
+		machine_args "$name" "$LAB/run/$name.initrd" "$NODE_VCPUS" "$NODE_MEM"
 		[ ! -s "$LAB/run/favo.erofs" ] || machine_disk favo "$LAB/run/favo.erofs" ro
 		machine_disk scratch "$LAB/scratch/$name.ext4" rw
 		machine_share log "$LAB/logs/$name"
