@@ -6,7 +6,7 @@
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
-plan 40
+plan 39
 
 submit=/opt/favo/libexec/favo/favo-submit
 vm='--vm-image=debian12'
@@ -62,9 +62,11 @@ expect_clean
 # ---- somebody else's grant -------------------------------------------------
 # bob goes around the plugin: Slurm's client with a plugstack of his own.
 grant=$(login 20 "$submit $vm" | sed 's/^grant //')
-login 20 'mkdir -p slurm; cp /etc/slurm/slurm.conf slurm/' bob
+login 20 'mkdir -p slurm; : >slurm/plugstack.conf
+	sed "s|^PlugStackConfig=.*|PlugStackConfig=$HOME/slurm/plugstack.conf|" /etc/slurm/slurm.conf >slurm/slurm.conf' bob
 expect "another user's grant starts nothing" 1 login 120 \
 	"SLURM_CONF=\$HOME/slurm/slurm.conf SLURM_SPANK_FAVO_GRANT=$grant srun -N1 hostname" bob
-expect_line "the sentence says why" '^favo: n[12]: .*grant'
+expect_line "the sentence names the node" '^favo: n[12]: '
+expect_no_line "and nothing ran on the node" '^n[12]$'
 expect_nodes_usable
 expect_clean

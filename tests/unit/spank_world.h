@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-
 #include "tests/unit/spank_host.h"
 
 typedef int hook_fn(spank_t sp, int ac, char **av);
