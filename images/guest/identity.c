@@ -81,7 +81,12 @@ static bool line_is(const char *line, const char *name, uint32_t id)
 	return *end == ':' && v == id;
 }
 
-static bool group_conflicts(const struct favo_guest_config *c, const char *line)
+static bool user_clashes(const struct favo_guest_config *c, const char *line)
+{
+	return line_is(line, c->user, c->uid);
+}
+
+static bool group_clashes(const struct favo_guest_config *c, const char *line)
 {
 	for (size_t i = 0; i < c->n_groups; i++)
 		if (line_is(line, c->groups[i].name, c->groups[i].gid))
@@ -89,61 +94,80 @@ static bool group_conflicts(const struct favo_guest_config *c, const char *line)
 	return false;
 }
 
+struct etc_file {
+	const char *name;
+	const char *first; /* stands in for a missing file */
+	bool (*clashes)(const struct favo_guest_config *c, const char *line);
+};
+
 /*
- * The job's user and groups win over what the image has under the same name
- * or number: files and limits go by the numbers of the site.
+ * Put the lines of an image's file into out that do not clash with the job's:
+ * its user and groups win over what the image has under the same name or
+ * number, as files and limits go by the numbers of the site. Lines may be of
+ * any length (a group has many members).
  */
-static int write_passwd(const char *root, const struct favo_guest_config *c,
-			struct favo_err *err)
+static int keep_lines(struct favo_buf *out, const char *root, const struct etc_file *file,
+		      const struct favo_guest_config *c, struct favo_err *err)
 {
-	favo_autobuf struct favo_buf out = {0};
 	favo_autofree char *text = NULL;
 	char *save = NULL;
 	int ret;
 
-	if (c->uid == 0)
-		return 0;
-	ret = read_etc(root, "passwd", &text, err);
+	ret = read_etc(root, file->name, &text, err);
 	if (ret < 0)
 		return ret;
 	if (!*text)
-		ret = add(&out, "root:x:0:0:root:/root:/bin/sh\n");
+		ret = add(out, "%s", file->first);
 	for (char *l = strtok_r(text, "\n", &save); ret == 0 && l;
-	     l = strtok_r(NULL, "\n", &save))
-		if (!line_is(l, c->user, c->uid))
-			ret = add(&out, "%s\n", l);
-	if (ret == 0)
-		ret = add(&out, "%s:x:%u:%u::%s:%s\n", c->user, c->uid, c->gid, c->home,
-			  c->shell);
+	     l = strtok_r(NULL, "\n", &save)) {
+		if (file->clashes(c, l))
+			continue;
+		ret = favo_buf_append(out, l, strlen(l));
+		if (ret == 0)
+			ret = favo_buf_append(out, "\n", 1);
+	}
 	if (ret < 0)
-		return favo_fail(err, -ret, "/etc/passwd: %s", strerror(-ret));
+		return favo_fail(err, -ret, "/etc/%s: %m", file->name);
+	return 0;
+}
+
+static int write_passwd(const char *root, const struct favo_guest_config *c,
+			struct favo_err *err)
+{
+	static const struct etc_file file = {"passwd", "root:x:0:0:root:/root:/bin/sh\n",
+					     user_clashes};
+	favo_autobuf struct favo_buf out = {0};
+	int ret;
+
+	if (c->uid == 0)
+		return 0;
+	ret = keep_lines(&out, root, &file, c, err);
+	if (ret < 0)
+		return ret;
+	ret = add(&out, "%s:x:%u:%u::%s:%s\n", c->user, c->uid, c->gid, c->home,
+		  c->shell);
+	if (ret < 0)
+		return favo_fail(err, -ret, "/etc/passwd: %m");
 	return replace(root, "passwd", &out, err);
 }
 
 static int write_group(const char *root, const struct favo_guest_config *c,
 		       struct favo_err *err)
 {
+	static const struct etc_file file = {"group", "root:x:0:\n", group_clashes};
 	favo_autobuf struct favo_buf out = {0};
-	favo_autofree char *text = NULL;
-	char *save = NULL;
 	int ret;
 
 	if (c->uid == 0)
 		return 0;
-	ret = read_etc(root, "group", &text, err);
+	ret = keep_lines(&out, root, &file, c, err);
 	if (ret < 0)
 		return ret;
-	if (!*text)
-		ret = add(&out, "root:x:0:\n");
-	for (char *l = strtok_r(text, "\n", &save); ret == 0 && l;
-	     l = strtok_r(NULL, "\n", &save))
-		if (!group_conflicts(c, l))
-			ret = add(&out, "%s\n", l);
 	for (size_t i = 0; ret == 0 && i < c->n_groups; i++)
 		ret = add(&out, "%s:x:%u:%s\n", c->groups[i].name, c->groups[i].gid,
 			  c->groups[i].gid == c->gid ? "" : c->user);
 	if (ret < 0)
-		return favo_fail(err, -ret, "/etc/group: %s", strerror(-ret));
+		return favo_fail(err, -ret, "/etc/group: %m");
 	return replace(root, "group", &out, err);
 }
 

@@ -612,12 +612,16 @@ static void expect_file(const char *root, const char *name, const char *text)
 static void identity(void **state)
 {
 	char root[] = "/tmp/favo-identity-XXXXXX";
-	char text[2048], path[128];
+	char text[8192], crowd[6000], path[128];
 	struct favo_guest_config c;
 	struct favo_err err = {0};
 	struct stat st;
 
 	(void)state;
+	/* A site's group may have hundreds of members. */
+	memset(crowd, 'm', sizeof(crowd));
+	memcpy(crowd, "crowd:x:300:", 12);
+	crowd[sizeof(crowd) - 1] = '\0';
 	assert_non_null(mkdtemp(root));
 	replace_text(text, sizeof(text), "\"uid\":1000", "\"uid\":4711");
 	assert_int_equal(favo_guest_config_parse(&c, text, strlen(text), &err), 0);
@@ -631,15 +635,16 @@ static void identity(void **state)
 		 "debian:x:%u:1::/d:/bin/sh\nbob:x:78:78::/b:/bin/sh\n",
 		 c.uid);
 	put_file(root, "etc/passwd", text);
-	put_file(root, "etc/group",
-		 "root:x:0:\nusers:x:100:\nother:x:1000:bob\nbin:x:2:\n");
+	snprintf(text, sizeof(text),
+		 "root:x:0:\nusers:x:100:\nother:x:1000:bob\nbin:x:2:\n%s\n", crowd);
+	put_file(root, "etc/group", text);
 	assert_int_equal(favo_identity_setup(root, &c, &err), 0);
 	snprintf(text, sizeof(text),
 		 "root:x:0:0::/root:/bin/sh\nbob:x:78:78::/b:/bin/sh\n"
 		 "alice:x:%u:%u::/home/alice:/bin/bash\n",
 		 c.uid, c.gid);
 	expect_file(root, "etc/passwd", text);
-	snprintf(text, sizeof(text), "root:x:0:\nbin:x:2:\nusers:x:1000:%s\n",
+	snprintf(text, sizeof(text), "root:x:0:\nbin:x:2:\n%s\nusers:x:1000:%s\n", crowd,
 		 c.gid == 1000 ? "" : "alice");
 	expect_file(root, "etc/group", text);
 	expect_file(root, "etc/hostname", "vm0\n");
