@@ -3,7 +3,7 @@
 # Runs in a lab node for t0300-virtio.t: boots guests that try each device, and
 # plays the host's part. Prints TAP lines without plan; figures as comments.
 cd /fresh || exit 1
-work=$(mktemp -d /work/virtio.XXXXXX)
+work=$(mktemp -d /scratch/virtio.XXXXXX)
 trap 'ip link del fvtap0 2>/dev/null; rm -rf "$work"' EXIT
 n=0
 say() { # STATUS TEXT

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Runs in a lab node for t0200-vmm.t. Prints TAP lines.
 cd /fresh || exit 1
-work=$(mktemp -d /work/vmm.XXXXXX)
+work=$(mktemp -d /scratch/vmm.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 n=0
 say() { # STATUS TEXT
