@@ -94,7 +94,7 @@ int favo_cache_read_image(int folder_fd, const struct favo_digest *id,
 			return ret;
 		if (!favo_digest_equal(&digest, &m->root.index))
 			return favo_fail(err, EBADMSG, "image cache: index is damaged");
-		ret = favo_index_parse(index, bytes, len, m->root.size, err);
+		ret = favo_index_parse(index, bytes, len, m->root.bytes, err);
 		if (ret < 0)
 			return ret;
 	}
@@ -400,7 +400,7 @@ static int verify_blob(int folder_fd, const char *name, uint64_t size,
 static int verify_root(int folder_fd, const struct favo_manifest *m,
 		       const struct favo_index *index, struct favo_err *err)
 {
-	favo_autoclose int fd = open_part(folder_fd, "root.img", m->root.size, err);
+	favo_autoclose int fd = open_part(folder_fd, "root.img", m->root.bytes, err);
 	favo_autofree void *buf = malloc(FAVO_CHUNK_MAX);
 	int ret = 0;
 
@@ -506,8 +506,8 @@ int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
 		     open_part(folder, "kernel", image.manifest->kernel.size, err)) < 0 ||
 	    (ret = image.initramfs_fd = open_part(
 		     folder, "initramfs", image.manifest->initramfs.size, err)) < 0 ||
-	    (ret = image.root_fd =
-		     open_part(folder, "root.img", image.manifest->root.size, err)) < 0) {
+	    (ret = image.root_fd = open_part(folder, "root.img",
+					     image.manifest->root.bytes, err)) < 0) {
 		favo_cache_image_fini(&image);
 		if (holder)
 			favo_cache_unpin(cache, id, holder, NULL);

@@ -276,7 +276,7 @@ static int use_index(struct favo_fetch *fetch, const void *data, size_t len,
 		     struct favo_err *err)
 {
 	size_t n;
-	int ret = favo_index_parse(&fetch->index, data, len, fetch->manifest->root.size,
+	int ret = favo_index_parse(&fetch->index, data, len, fetch->manifest->root.bytes,
 				   err);
 
 	if (ret < 0)
@@ -499,7 +499,7 @@ static int open_folder(struct favo_fetch *fetch, const void *manifest, size_t le
 	    (ret = fetch->have_fd = open_file(fetch, "have", err)) < 0 ||
 	    (ret = check_space(fetch, err)) < 0)
 		return ret;
-	if (ftruncate(fetch->root_fd, (off_t)fetch->manifest->root.size) < 0)
+	if (ftruncate(fetch->root_fd, (off_t)fetch->manifest->root.bytes) < 0)
 		return favo_fail(err, errno, "image cache %s: root.img: %m", cache->dir);
 	resume_blob(fetch, "kernel", fetch->manifest->kernel.size,
 		    &fetch->manifest->kernel.digest, &fetch->kernel_state);

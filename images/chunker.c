@@ -2,13 +2,10 @@
 /*
  * FastCDC; see chunker.h. The rolling "gear" hash shifts left by one bit per
  * byte, so its top bits depend on the last 64 bytes: cuts are decided on
- * them. Before the average length a cut needs 18 zero bits, after it 14;
+ * them. Before the average length a cut needs more zero bits than after it;
  * this draws the lengths towards the average.
  */
 #include "images/chunker.h"
-
-#define BITS_BEFORE_AVG 18
-#define BITS_AFTER_AVG 14
 
 /* splitmix64: a table of fixed random numbers needs no 2 KiB of source. */
 static uint64_t next_random(uint64_t *state)
@@ -24,29 +21,46 @@ void favo_chunker_init(struct favo_chunker *chunker)
 {
 	uint64_t state = 0x6661766f; /* "favo" */
 
+	*chunker = (struct favo_chunker){.min = FAVO_CHUNKER_MIN,
+					 .avg = FAVO_CHUNKER_AVG,
+					 .max = FAVO_CHUNKER_MAX,
+					 .bits_before_avg = 18,
+					 .bits_after_avg = 14};
 	for (int i = 0; i < 256; i++)
 		chunker->gear[i] = next_random(&state);
+}
+
+void favo_chunker_init_tree(struct favo_chunker *chunker)
+{
+	favo_chunker_init(chunker);
+	chunker->min = FAVO_CHUNKER_TREE_MIN;
+	chunker->avg = FAVO_CHUNKER_AVG / 8;
+	chunker->max = FAVO_CHUNKER_MAX / 8;
+	chunker->bits_before_avg -= 3;
+	chunker->bits_after_avg -= 3;
 }
 
 size_t favo_chunker_next(const struct favo_chunker *chunker, const void *data, size_t len)
 {
 	const uint64_t *gear = chunker->gear;
 	const unsigned char *p = data;
-	size_t end = len < FAVO_CHUNKER_MAX ? len : FAVO_CHUNKER_MAX;
-	size_t avg = end < FAVO_CHUNKER_AVG ? end : FAVO_CHUNKER_AVG;
-	size_t i = FAVO_CHUNKER_MIN;
+	size_t end = len < chunker->max ? len : chunker->max;
+	size_t avg = end < chunker->avg ? end : chunker->avg;
+	unsigned int before = 64 - chunker->bits_before_avg;
+	unsigned int after = 64 - chunker->bits_after_avg;
+	size_t i = chunker->min;
 	uint64_t hash = 0;
 
-	if (end <= FAVO_CHUNKER_MIN)
+	if (end <= chunker->min)
 		return end;
 	for (; i < avg; i++) {
 		hash = (hash << 1) + gear[p[i]];
-		if (hash >> (64 - BITS_BEFORE_AVG) == 0)
+		if (hash >> before == 0)
 			return i + 1;
 	}
 	for (; i < end; i++) {
 		hash = (hash << 1) + gear[p[i]];
-		if (hash >> (64 - BITS_AFTER_AVG) == 0)
+		if (hash >> after == 0)
 			return i + 1;
 	}
 	return end;

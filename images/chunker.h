@@ -17,11 +17,20 @@
 #define FAVO_CHUNKER_AVG (64u * 1024)
 #define FAVO_CHUNKER_MAX (256u * 1024)
 
+/*
+ * The verity tree behind a root file system is cut eight times finer: one
+ * changed file changes a few of its hashes, which stand together.
+ */
+#define FAVO_CHUNKER_TREE_MIN (2u * 1024)
+
 struct favo_chunker {
+	size_t min, avg, max;
+	unsigned int bits_before_avg, bits_after_avg; /* zero bits that make a cut */
 	uint64_t gear[256];
 };
 
 void favo_chunker_init(struct favo_chunker *chunker);
+void favo_chunker_init_tree(struct favo_chunker *chunker);
 
 /*
  * Length of the first chunk of data. len is all that is left of the file, or

@@ -60,7 +60,8 @@ struct job {
 	struct favo_store_tx *tx;
 	json_t *os;
 	struct favo_kernel kernel;
-	struct favo_digest kernel_digest, initramfs_digest, index_digest;
+	struct favo_digest kernel_digest, initramfs_digest;
+	struct favo_packed_root root;
 };
 
 static void note(const struct job *job, const char *what, const char *detail)
@@ -234,12 +235,9 @@ static int choose_kernel(struct job *job, struct favo_err *err)
 static int put_root(struct job *job, struct favo_err *err)
 {
 	favo_autofree char *tmp = favo_asprintf("%s/tmp", favo_store_path(job->store));
-	favo_autoindex struct favo_index *index = NULL;
-	favo_autofree void *bytes = NULL;
 	favo_autoclose int fd = -1;
 	struct favo_erofs_stats stats;
 	int64_t start = favo_now_ms();
-	size_t len;
 	int ret;
 
 	if (!tmp)
@@ -252,14 +250,13 @@ static int put_root(struct job *job, struct favo_err *err)
 		return ret;
 	job->result->erofs_ms = favo_now_ms() - start;
 	start = favo_now_ms();
-	if ((ret = favo_pack(job->tx, fd, &index, &job->result->pack,
-			     job->import->progress, job->import->user, err)) < 0 ||
-	    (ret = favo_index_format(index, &bytes, &len, err)) < 0 ||
-	    (ret = favo_store_put(job->tx, bytes, len, &job->index_digest, NULL, err)) <
-		    0)
+	ret = favo_pack_root(job->tx, fd, &job->root, job->import->progress,
+			     job->import->user, err);
+	if (ret < 0)
 		return ret;
-	job->result->root_bytes = index->size;
-	job->result->chunks = index->n_chunks;
+	job->result->pack = job->root.stats;
+	job->result->root_bytes = job->root.size;
+	job->result->chunks = job->root.chunks;
 	job->result->store_ms = favo_now_ms() - start;
 	return 0;
 }
@@ -282,13 +279,12 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 	int ret;
 
 	manifest =
-		json_pack("{s:i, s:s, s:s, s:s, s:I, s:O, s:{s:s, s:I, s:o}, "
+		json_pack("{s:i, s:s, s:s, s:s, s:I, s:O, s:o, "
 			  "s:{s:o, s:I, s:s, s:s}, s:{s:o, s:I}}",
 			  "format", FAVO_MANIFEST_FORMAT, "name", job->name.name, "arch",
 			  "x86_64", "cmdline", import->cmdline ? import->cmdline : "",
 			  "created", (json_int_t)FAVO_MAX(created, 0), "os", job->os,
-			  "root", "fstype", "erofs", "size", (json_int_t)r->root_bytes,
-			  "index", digest_json(&job->index_digest), "kernel", "digest",
+			  "root", favo_packed_root_json(&job->root), "kernel", "digest",
 			  digest_json(&job->kernel_digest), "size",
 			  (json_int_t)job->kernel.len, "release", job->kernel.release,
 			  "source", r->kernel_source, "initramfs", "digest",

@@ -13,8 +13,12 @@
 #include <string.h>
 
 #include "common/util.h"
+#include "images/verity.h"
 
 #define TEXT_MAX 256
+#define CONFIG_TEXT_MAX 32768
+#define CONFIG_LIST_MAX 1024
+#define HISTORY_MAX 1000
 
 static int member(const json_t *object, const char *where, const char *key,
 		  json_type type, const json_t **out, struct favo_err *err)
@@ -83,6 +87,51 @@ static int get_digest(const json_t *object, const char *where, const char *key,
 	return 0;
 }
 
+/* 64 hex digits without "sha256:", as veritysetup(8) prints them. */
+static int get_hex(const json_t *object, const char *where, const char *key,
+		   struct favo_digest *out, struct favo_err *err)
+{
+	const char *text = NULL;
+	int ret = get_text(object, where, key, TEXT_MAX, &text, err);
+
+	if (ret < 0)
+		return ret;
+	if (favo_digest_parse_hex(out, text, NULL) < 0)
+		return favo_fail(err, EBADMSG, "%s%s is not 64 hex digits", where, key);
+	return 0;
+}
+
+/* Where the tree lies and how long it is follows from root.size; nothing else is good. */
+static int parse_verity(struct favo_manifest *m, const json_t *root, struct favo_err *err)
+{
+	static const char where[] = "root.verity.";
+	struct favo_manifest_verity *v = &m->root.verity;
+	struct favo_verity_layout layout;
+	const json_t *verity = NULL;
+	int ret;
+
+	m->root.bytes = m->root.size;
+	if (!json_object_get(root, "verity"))
+		return 0;
+	if ((ret = member(root, "root.", "verity", JSON_OBJECT, &verity, err)) < 0 ||
+	    (ret = get_hex(verity, where, "root_hash", &v->root_hash, err)) < 0 ||
+	    (ret = get_hex(verity, where, "salt", &v->salt, err)) < 0 ||
+	    (ret = get_size(verity, where, "hash_offset", 2 * FAVO_ROOT_MAX,
+			    &v->hash_offset, err)) < 0 ||
+	    (ret = get_size(verity, where, "hash_size", FAVO_ROOT_MAX, &v->hash_size,
+			    err)) < 0)
+		return ret;
+	favo_verity_layout(m->root.size, &layout);
+	if (m->root.size == 0 || v->hash_offset != layout.hash_offset ||
+	    v->hash_size != layout.hash_size)
+		return favo_fail(err, EBADMSG,
+				 "root.verity does not fit a root of %llu bytes",
+				 (unsigned long long)m->root.size);
+	m->root.has_verity = true;
+	m->root.bytes = v->hash_offset + v->hash_size;
+	return 0;
+}
+
 static int parse_root(struct favo_manifest *m, struct favo_err *err)
 {
 	const json_t *root = NULL;
@@ -98,6 +147,85 @@ static int parse_root(struct favo_manifest *m, struct favo_err *err)
 	if (strcmp(m->root.fstype, "erofs") != 0)
 		return favo_fail(err, EBADMSG, "root.fstype is %s, not erofs",
 				 m->root.fstype);
+	return parse_verity(m, root, err);
+}
+
+/* An array of texts without NUL, of which only the guest gets to see more. */
+static int check_texts(const json_t *config, const char *key, struct favo_err *err)
+{
+	const json_t *list = json_object_get(config, key);
+
+	if (!list)
+		return 0;
+	if (!json_is_array(list) || json_array_size(list) > CONFIG_LIST_MAX)
+		return favo_fail(err, EBADMSG, "config.%s is no list, or too long", key);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *text = json_array_get(list, i);
+
+		if (!json_is_string(text) || json_string_length(text) > CONFIG_TEXT_MAX ||
+		    strlen(json_string_value(text)) != json_string_length(text))
+			return favo_fail(err, EBADMSG, "config.%s[%zu] is no good text",
+					 key, i);
+	}
+	return 0;
+}
+
+static int parse_config(struct favo_manifest *m, struct favo_err *err)
+{
+	const json_t *config = json_object_get(m->json, "config");
+	const char *workdir;
+	int ret;
+
+	if (!config)
+		return 0;
+	if ((ret = member(m->json, "", "config", JSON_OBJECT, &config, err)) < 0 ||
+	    (ret = check_texts(config, "env", err)) < 0 ||
+	    (ret = check_texts(config, "entrypoint", err)) < 0 ||
+	    (ret = check_texts(config, "cmd", err)) < 0)
+		return ret;
+	if (json_object_get(config, "workdir")) {
+		ret = get_text(config, "config.", "workdir", 4096, &workdir, err);
+		if (ret < 0)
+			return ret;
+	}
+	m->config = config;
+	return 0;
+}
+
+/* Where a saved image is from: for people, and for what runs on it later. */
+static int parse_origin(struct favo_manifest *m, struct favo_err *err)
+{
+	const json_t *history = json_object_get(m->json, "history"), *value;
+	const char *key, *text;
+	int ret = 0;
+
+	if (json_object_get(m->json, "prefetch")) {
+		ret = get_digest(m->json, "", "prefetch", &m->prefetch, err);
+		m->has_prefetch = ret == 0;
+	}
+	if (ret == 0 && json_object_get(m->json, "parent")) {
+		ret = get_digest(m->json, "", "parent", &m->parent, err);
+		m->has_parent = ret == 0;
+	}
+	if (ret < 0 || !history)
+		return ret;
+	if (!json_is_array(history) || json_array_size(history) > HISTORY_MAX)
+		return favo_fail(err, EBADMSG, "history is no list, or too long");
+	for (size_t i = 0; i < json_array_size(history); i++) {
+		json_t *entry = json_array_get(history, i);
+
+		if (!json_is_object(entry))
+			return favo_fail(err, EBADMSG, "history[%zu] is no object", i);
+		json_object_foreach(entry, key, value)
+		{
+			if (json_is_integer(value))
+				continue;
+			ret = get_text(entry, "history.", key, 4096, &text, err);
+			if (ret < 0)
+				return ret;
+		}
+	}
+	m->history = history;
 	return 0;
 }
 
@@ -164,7 +292,8 @@ static int parse_object(struct favo_manifest *m, struct favo_err *err)
 	m->created = (int64_t)number;
 	if (strcmp(m->arch, "x86_64") != 0)
 		return favo_fail(err, EBADMSG, "architecture %s, not x86_64", m->arch);
-	if ((ret = parse_os(m, err)) < 0 || (ret = parse_root(m, err)) < 0)
+	if ((ret = parse_os(m, err)) < 0 || (ret = parse_root(m, err)) < 0 ||
+	    (ret = parse_config(m, err)) < 0 || (ret = parse_origin(m, err)) < 0)
 		return ret;
 	return parse_boot(m, err);
 }
@@ -208,7 +337,7 @@ int favo_manifest_format(const json_t *json, char **data, size_t *len,
 
 uint64_t favo_manifest_total_size(const struct favo_manifest *manifest)
 {
-	return manifest->root.size + manifest->kernel.size + manifest->initramfs.size;
+	return manifest->root.bytes + manifest->kernel.size + manifest->initramfs.size;
 }
 
 void favo_manifest_free(struct favo_manifest *manifest)

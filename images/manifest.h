@@ -7,6 +7,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,14 @@
 #define FAVO_KERNEL_MAX (512ull << 20) /* bytes of a kernel or an initramfs */
 #define FAVO_CMDLINE_MAX 1024
 
+/* The dm-verity tree behind the file system in root.img; see verity.h. */
+struct favo_manifest_verity {
+	struct favo_digest root_hash;
+	struct favo_digest salt;
+	uint64_t hash_offset;
+	uint64_t hash_size;
+};
+
 struct favo_manifest {
 	struct favo_digest id;
 	const char *name; /* name at import; refs may call it otherwise */
@@ -28,8 +37,11 @@ struct favo_manifest {
 	int64_t created; /* seconds since 1970 */
 	struct {
 		const char *fstype; /* "erofs" */
-		uint64_t size;
-		struct favo_digest index;
+		uint64_t size; /* of the file system alone */
+		uint64_t bytes; /* of root.img: file system and verity tree */
+		struct favo_digest index; /* of all these bytes */
+		bool has_verity;
+		struct favo_manifest_verity verity;
 	} root;
 	struct {
 		struct favo_digest digest;
@@ -41,6 +53,17 @@ struct favo_manifest {
 		struct favo_digest digest;
 		uint64_t size;
 	} initramfs;
+	bool has_prefetch;
+	struct favo_digest prefetch; /* chunk numbers in the order a boot reads them */
+	bool has_parent;
+	struct favo_digest parent; /* the image that this one was saved from */
+	/*
+	 * As the checked JSON, borrowed from json; NULL when absent. config:
+	 * "env", "entrypoint", "cmd" are arrays of texts, "workdir" is a text.
+	 * history: array of objects of texts and integers.
+	 */
+	const json_t *config;
+	const json_t *history;
 	json_t *json; /* the whole object; owns every string above */
 };
 
@@ -56,7 +79,7 @@ int favo_manifest_parse(struct favo_manifest **out, const void *data, size_t len
 int favo_manifest_format(const json_t *json, char **data, size_t *len,
 			 struct favo_err *err);
 
-/* Bytes of kernel, initramfs and root together. */
+/* Bytes of kernel, initramfs and root.img together. */
 uint64_t favo_manifest_total_size(const struct favo_manifest *manifest);
 
 void favo_manifest_free(struct favo_manifest *manifest);

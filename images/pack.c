@@ -18,6 +18,7 @@
 
 #include "common/util.h"
 #include "images/chunker.h"
+#include "images/verity.h"
 
 #define THREADS_MAX 64
 
@@ -91,17 +92,15 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static void cut(struct packer *p, uint64_t size)
+static void cut(struct packer *p, const struct favo_chunker *chunker, uint64_t offset,
+		uint64_t size)
 {
-	struct favo_chunker chunker;
 	struct favo_chunk *chunk;
-	uint64_t offset = 0;
 
-	favo_chunker_init(&chunker);
 	while (offset < size) {
 		chunk = &p->index->chunks[p->index->n_chunks];
 		chunk->offset = offset;
-		chunk->length = (uint32_t)favo_chunker_next(&chunker, p->data + offset,
+		chunk->length = (uint32_t)favo_chunker_next(chunker, p->data + offset,
 							    size - offset);
 		offset += chunk->length;
 		p->index->n_chunks++;
@@ -110,6 +109,17 @@ static void cut(struct packer *p, uint64_t size)
 		pthread_cond_signal(&p->changed);
 		pthread_mutex_unlock(&p->lock);
 	}
+}
+
+/* The file system up to tree_offset, the verity tree behind it. */
+static void cut_all(struct packer *p, uint64_t tree_offset, uint64_t size)
+{
+	struct favo_chunker chunker;
+
+	favo_chunker_init(&chunker);
+	cut(p, &chunker, 0, tree_offset);
+	favo_chunker_init_tree(&chunker);
+	cut(p, &chunker, tree_offset, size);
 	p->index->size = size;
 	pthread_mutex_lock(&p->lock);
 	p->all_cut = true;
@@ -139,7 +149,8 @@ static void wait_for_workers(struct packer *p, uint64_t size, favo_progress_fn *
 	pthread_mutex_unlock(&p->lock);
 }
 
-static int run(struct packer *p, uint64_t size, favo_progress_fn *progress, void *user)
+static int run(struct packer *p, uint64_t tree_offset, uint64_t size,
+	       favo_progress_fn *progress, void *user)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t threads[THREADS_MAX];
@@ -154,16 +165,17 @@ static int run(struct packer *p, uint64_t size, favo_progress_fn *progress, void
 		p->ret = favo_fail(&p->err, EAGAIN, "cannot start a thread");
 	pthread_mutex_unlock(&p->lock);
 	if (n)
-		cut(p, size);
+		cut_all(p, tree_offset, size);
 	wait_for_workers(p, size, progress, user);
 	for (size_t i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
 	return p->ret;
 }
 
-int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
-	      struct favo_pack_stats *stats, favo_progress_fn *progress, void *user,
-	      struct favo_err *err)
+/* tree_offset UINT64_MAX: there is no tree. */
+static int pack(struct favo_store_tx *tx, int fd, uint64_t tree_offset,
+		struct favo_index **index, struct favo_pack_stats *stats,
+		favo_progress_fn *progress, void *user, struct favo_err *err)
 {
 	favo_autoindex struct favo_index *chunks = calloc(1, sizeof(*chunks));
 	struct packer p = {.tx = tx,
@@ -180,7 +192,10 @@ int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
 	if (fstat(fd, &st) < 0)
 		return favo_fail(err, errno, "%m");
 	size = (uint64_t)st.st_size;
-	chunks->chunks = calloc(size / FAVO_CHUNKER_MIN + 1, sizeof(*chunks->chunks));
+	tree_offset = FAVO_MIN(tree_offset, size);
+	chunks->chunks = calloc(tree_offset / FAVO_CHUNKER_MIN +
+					(size - tree_offset) / FAVO_CHUNKER_TREE_MIN + 2,
+				sizeof(*chunks->chunks));
 	if (!chunks->chunks)
 		return favo_fail(err, ENOMEM, "out of memory");
 	if (size) {
@@ -189,7 +204,7 @@ int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
 			return favo_fail(err, errno, "mmap: %m");
 		p.data = data;
 	}
-	ret = run(&p, size, progress, user);
+	ret = run(&p, tree_offset, size, progress, user);
 	if (data)
 		munmap(data, size);
 	if (ret < 0) {
@@ -201,4 +216,55 @@ int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
 		*stats = p.stats;
 	*index = favo_steal_ptr(&chunks);
 	return 0;
+}
+
+int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
+	      struct favo_pack_stats *stats, favo_progress_fn *progress, void *user,
+	      struct favo_err *err)
+{
+	return pack(tx, fd, UINT64_MAX, index, stats, progress, user, err);
+}
+
+int favo_pack_root(struct favo_store_tx *tx, int fd, struct favo_packed_root *out,
+		   favo_progress_fn *progress, void *user, struct favo_err *err)
+{
+	favo_autoindex struct favo_index *index = NULL;
+	struct favo_packed_root root = {0};
+	favo_autofree void *bytes = NULL;
+	struct favo_verity_layout layout;
+	struct stat st;
+	size_t len = 0;
+	int ret;
+
+	if (fstat(fd, &st) < 0)
+		return favo_fail(err, errno, "%m");
+	root.size = (uint64_t)st.st_size;
+	favo_verity_layout(root.size, &layout);
+	root.verity.hash_offset = layout.hash_offset;
+	root.verity.hash_size = layout.hash_size;
+	favo_verity_salt(&root.verity.salt);
+	if ((ret = favo_verity_build(fd, root.size, &root.verity.salt,
+				     &root.verity.root_hash, err)) < 0 ||
+	    (ret = pack(tx, fd, layout.hash_offset, &index, &root.stats, progress, user,
+			err)) < 0 ||
+	    (ret = favo_index_format(index, &bytes, &len, err)) < 0 ||
+	    (ret = favo_store_put(tx, bytes, len, &root.index, NULL, err)) < 0)
+		return ret;
+	root.chunks = index->n_chunks;
+	*out = root;
+	return 0;
+}
+
+json_t *favo_packed_root_json(const struct favo_packed_root *root)
+{
+	char index[FAVO_DIGEST_TEXT_SIZE], hash[FAVO_DIGEST_HEX_SIZE];
+	char salt[FAVO_DIGEST_HEX_SIZE];
+
+	return json_pack("{s:s, s:I, s:s, s:{s:s, s:s, s:I, s:I}}", "fstype", "erofs",
+			 "size", (json_int_t)root->size, "index",
+			 favo_digest_format(&root->index, index), "verity", "root_hash",
+			 favo_digest_format_hex(&root->verity.root_hash, hash), "salt",
+			 favo_digest_format_hex(&root->verity.salt, salt), "hash_offset",
+			 (json_int_t)root->verity.hash_offset, "hash_size",
+			 (json_int_t)root->verity.hash_size);
 }

@@ -6,6 +6,7 @@
 
 #include "common/err.h"
 #include "images/index.h"
+#include "images/manifest.h"
 #include "images/store.h"
 
 /*
@@ -28,3 +29,22 @@ struct favo_pack_stats {
 int favo_pack(struct favo_store_tx *tx, int fd, struct favo_index **index,
 	      struct favo_pack_stats *stats, favo_progress_fn *progress, void *user,
 	      struct favo_err *err);
+
+/* A root file system in the store. */
+struct favo_packed_root {
+	uint64_t size; /* of the file system */
+	uint64_t chunks;
+	struct favo_digest index;
+	struct favo_manifest_verity verity;
+	struct favo_pack_stats stats;
+};
+
+/*
+ * Put the file system that fd holds into tx: its verity tree is added to fd,
+ * then file system, tree and chunk index are stored. Blocks.
+ */
+int favo_pack_root(struct favo_store_tx *tx, int fd, struct favo_packed_root *out,
+		   favo_progress_fn *progress, void *user, struct favo_err *err);
+
+/* Member "root" of a manifest; NULL when memory is out. */
+json_t *favo_packed_root_json(const struct favo_packed_root *root);

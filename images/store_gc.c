@@ -95,7 +95,7 @@ static int mark_image(struct favo_store *store, struct digest_set *blobs,
 	    (ret = mark_json(blobs, manifest->json, err)) < 0 ||
 	    (ret = favo_store_read_blob(store, &manifest->root.index, FAVO_BLOB_MAX,
 					&data, &len, err)) < 0 ||
-	    (ret = favo_index_parse(&index, data, len, manifest->root.size, err)) < 0)
+	    (ret = favo_index_parse(&index, data, len, manifest->root.bytes, err)) < 0)
 		return ret;
 	for (size_t i = 0; ret == 0 && i < index->n_chunks; i++)
 		ret = set_add(blobs, &index->chunks[i].digest, err);

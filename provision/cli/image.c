@@ -455,7 +455,7 @@ static int measure_root(struct favo_store *store, const struct favo_manifest *m,
 		favo_store_read_blob(store, &m->root.index, INDEX_MAX, &data, &len, err);
 
 	if (ret == 0)
-		ret = favo_index_parse(&index, data, len, m->root.size, err);
+		ret = favo_index_parse(&index, data, len, m->root.bytes, err);
 	for (size_t i = 0; ret == 0 && i < index->n_chunks; i++) {
 		uint64_t size = 0;
 		int fd =
