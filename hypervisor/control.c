@@ -15,15 +15,19 @@
 #include "common/util.h"
 #include "hypervisor/pci.h"
 #include "hypervisor/platform.h"
+#include "hypervisor/snapshot.h"
 #include "hypervisor/vcpu.h"
 
 #define CLIENTS_MAX 8
 #define LINE_MAX_BYTES 4096
+#define PASSED_MAX 2
 
 struct client {
 	struct favo_control *control;
 	struct favo_watch watch;
 	int fd; /* -1: free */
+	int passed[PASSED_MAX]; /* descriptors that came with the next line */
+	size_t npassed;
 	size_t len;
 	char line[LINE_MAX_BYTES];
 };
@@ -103,7 +107,54 @@ json_t *favo_control_answer(struct favo_vm *vm, const char *name, const char *li
 		favo_platform_power_button(vm->platform);
 		return json_pack("{s:b}", "ok", 1);
 	}
-	return refuse("op is none of status, stats, stop, powerbutton");
+	return refuse("op is none of status, stats, stop, powerbutton, snapshot");
+}
+
+static void drop_passed(struct client *c)
+{
+	while (c->npassed)
+		favo_close(&c->passed[--c->npassed]);
+}
+
+/* The state goes to the first descriptor that came with the request, memory to the
+ * second. */
+static json_t *snapshot(struct client *c, const json_t *req)
+{
+	const char *then = json_string_value(json_object_get(req, "then"));
+	struct favo_snapshot_target t = {.stop = then && !strcmp(then, "stop")};
+	struct favo_vm *vm = c->control->vm;
+	struct favo_err err = {0};
+
+	if (then && !t.stop && strcmp(then, "resume"))
+		return refuse("then is none of resume, stop");
+	if (c->npassed != PASSED_MAX)
+		return refuse("snapshot needs two descriptors: state and memory");
+	t.state_fd = c->passed[0];
+	t.memory_fd = c->passed[1];
+	if (favo_snapshot_save(vm, &t, &err) < 0)
+		return refuse(err.msg);
+	if (t.stop)
+		favo_vm_end(vm, FAVO_END_STOPPED, "stopped after a snapshot");
+	return json_pack("{s:b, s:I, s:I, s:I}", "ok", 1, "state_bytes",
+			 (json_int_t)t.state_bytes, "memory_bytes",
+			 (json_int_t)t.memory_bytes, "paused_ms",
+			 (json_int_t)t.paused_ms);
+}
+
+/* Requests that need the connection; the others are favo_control_answer()'s. */
+static json_t *answer(struct client *c, const char *line, size_t len)
+{
+	favo_autojson json_t *req = NULL;
+	const char *op;
+	json_t *reply;
+
+	if (favo_json_parse(&req, line, len, NULL) == 0 &&
+	    favo_json_str(&op, req, "op", NULL) == 0 && !strcmp(op, "snapshot"))
+		reply = snapshot(c, req);
+	else
+		reply = favo_control_answer(c->control->vm, c->control->name, line, len);
+	drop_passed(c);
+	return reply;
 }
 
 static void drop(struct client *c)
@@ -115,6 +166,7 @@ static void drop(struct client *c)
 			c->control->clients[i] = NULL;
 	favo_watch_del(&c->watch);
 	favo_close(&c->fd);
+	drop_passed(c);
 	free(c);
 }
 
@@ -142,8 +194,7 @@ static bool take_lines(struct client *c)
 	while ((end = memchr(c->line, '\n', c->len))) {
 		size_t len = (size_t)(end - c->line);
 
-		if (!reply(c, favo_control_answer(c->control->vm, c->control->name,
-						  c->line, len)))
+		if (!reply(c, answer(c, c->line, len)))
 			return false;
 		c->len -= len + 1;
 		memmove(c->line, end + 1, c->len);
@@ -157,12 +208,20 @@ static bool take_lines(struct client *c)
 static void on_client(struct favo_watch *w, uint32_t events)
 {
 	struct client *c = favo_container_of(w, struct client, watch);
+	int fds[PASSED_MAX];
+	size_t nfds = 0;
 	ssize_t n;
 
 	(void)events;
-	n = recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	n = favo_recv_fds(c->fd, c->line + c->len, sizeof(c->line) - c->len, fds,
+			  PASSED_MAX, &nfds, NULL);
+	if (n == -EAGAIN || n == -EINTR)
 		return;
+	if (nfds) {
+		drop_passed(c);
+		memcpy(c->passed, fds, nfds * sizeof(fds[0]));
+		c->npassed = nfds;
+	}
 	if (n <= 0) {
 		drop(c);
 		return;

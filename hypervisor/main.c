@@ -18,6 +18,7 @@
 #include "common/util.h"
 #include "hypervisor/control.h"
 #include "hypervisor/jail.h"
+#include "hypervisor/snapshot.h"
 #include "hypervisor/virtio/devices.h"
 #include "hypervisor/vm.h"
 
@@ -31,7 +32,7 @@ struct list {
 
 struct options {
 	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
-		*hugepages;
+		*hugepages, *restore;
 	uint64_t cpus, mem;
 	bool jail, rng, prealloc, shared, tune;
 	struct list initrds, disks, nets, vsocks, fss;
@@ -40,6 +41,7 @@ struct options {
 struct program {
 	struct options opts;
 	struct favo_vm *vm;
+	struct favo_snapshot *snapshot;
 	struct favo_control *control;
 	struct favo_watch signal_watch;
 	int events_fd, signal_fd;
@@ -74,6 +76,8 @@ static const struct favo_opt table[] = {
 	STR("kernel", "PATH|fd=N", kernel, NULL, "PVH ELF or bzImage"),
 	FAVO_OPT_FN("initrd", "PATH|fd=N", add_initrds, FAVO_FROM_CLI,
 		    "initial file system; several are concatenated in order"),
+	STR("restore", "SPEC", restore, NULL,
+	    "state=P|state-fd=N,memory=P|memory-fd=N[,verify]: go on from a snapshot"),
 	STR("cmdline", "TEXT", cmdline, "", "kernel command line"),
 	FAVO_OPT_BOOL("tune", "yes|no", struct options, tune, FAVO_FROM_CLI, "yes",
 		      "put arguments that suit this machine before the command line"),
@@ -188,6 +192,11 @@ static int make_vm(struct program *p, struct favo_err *err)
 		return favo_fail(err, EINVAL,
 				 "--hugepages: \"%s\" is none of auto, on, off",
 				 o->hugepages);
+	if (p->snapshot) {
+		v.ncpus = favo_snapshot_cpus(p->snapshot);
+		v.mem.size = favo_snapshot_memory(p->snapshot);
+		v.mem.file = favo_snapshot_memory_file(p->snapshot);
+	}
 	if (o->serial) {
 		v.serial_fd = open_output("serial", o->serial, err);
 		if (v.serial_fd < 0)
@@ -327,12 +336,41 @@ static int before_guest(void *arg, struct favo_err *err)
 	return ret;
 }
 
+static int open_snapshot(struct program *p, struct favo_err *err)
+{
+	const struct options *o = &p->opts;
+	int ret;
+
+	if (!o->restore)
+		return 0;
+	if (o->kernel || o->initrds.n || *o->cmdline || o->serial)
+		return favo_fail(err, EINVAL,
+				 "--restore excludes --kernel, --initrd, --cmdline and "
+				 "--serial");
+	ret = favo_snapshot_open(&p->snapshot, o->restore, err);
+	return ret < 0 ? favo_wrap(err, ret, "--restore") : 0;
+}
+
+/* From the snapshot, or the kernel's entry. Its files are not needed any more. */
+static int load_state(struct program *p, struct favo_err *err)
+{
+	int ret;
+
+	if (!p->snapshot)
+		return load_kernel(p, err);
+	ret = favo_snapshot_restore(p->vm, p->snapshot, err);
+	favo_snapshot_free(p->snapshot);
+	p->snapshot = NULL;
+	return ret < 0 ? favo_wrap(err, ret, "--restore") : 0;
+}
+
 static int run(struct program *p, struct favo_err *err)
 {
-	int ret = make_vm(p, err);
+	int ret = open_snapshot(p, err);
 
+	ret = ret ? ret : make_vm(p, err);
 	ret = ret ? ret : add_devices(p, err);
-	ret = ret ? ret : load_kernel(p, err);
+	ret = ret ? ret : load_state(p, err);
 	ret = ret ? ret : add_control(p, err);
 	ret = ret ? ret : watch_signals(p, err);
 	if (ret == 0 && p->opts.jail)
@@ -363,6 +401,7 @@ static int finish(struct program *p, int ret, const struct favo_err *err)
 	favo_watch_del(&p->signal_watch);
 	favo_control_free(p->control);
 	favo_vm_free(p->vm);
+	favo_snapshot_free(p->snapshot);
 	favo_close(&p->signal_fd);
 	favo_close(&p->events_fd);
 	return code;

@@ -91,14 +91,16 @@ static int map_ram(struct favo_memory *mem, const struct favo_memory_opts *opts,
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	void *hva;
 
-	if (huge || opts->shared) {
+	if (opts->file) {
+		flags = MAP_PRIVATE | MAP_NORESERVE;
+	} else if (huge || opts->shared) {
 		fd = make_memfd(opts->size, huge, err);
 		if (fd < 0)
 			return fd;
 		/* Reserved: a lack of huge pages fails here and not with SIGBUS. */
 		flags = MAP_SHARED | (huge ? 0 : MAP_NORESERVE);
 	}
-	hva = map_aligned(opts->size, flags, fd);
+	hva = map_aligned(opts->size, flags, opts->file ? *opts->file : fd);
 	if (hva == MAP_FAILED)
 		return favo_fail(err, errno, "guest memory: map %llu bytes: %m",
 				 (unsigned long long)opts->size);
@@ -190,7 +192,11 @@ int favo_memory_new(struct favo_memory **out, const struct favo_memory_opts *opt
 	if (!opts->size || opts->size % FAVO_PAGE_SIZE || opts->size > (1ULL << 46))
 		return favo_fail(err, EINVAL, "guest memory: bad size of %llu bytes",
 				 (unsigned long long)opts->size);
-	if (opts->size % HUGE_2M == 0)
+	if (opts->file && (opts->shared || opts->huge == FAVO_HUGE_ON))
+		return favo_fail(err, EINVAL,
+				 "guest memory from a file can be neither shared nor of "
+				 "huge pages");
+	if (opts->size % HUGE_2M == 0 && !opts->file)
 		huge = opts->huge == FAVO_HUGE_ON ||
 		       (opts->huge == FAVO_HUGE_AUTO &&
 			free_huge_pages() >= opts->size / HUGE_2M);

@@ -72,6 +72,13 @@ struct favo_memory_opts {
 	enum favo_hugepages huge;
 	bool prealloc; /* touch all pages now, in parallel */
 	bool shared; /* memfd, so that other processes can map it */
+	/*
+	 * Begin with the bytes of this file (borrowed, size bytes), which is
+	 * mapped copy-on-write: it is never written, and what the guest only
+	 * reads stays in the page cache, once for all who map it. Then huge
+	 * pages are not used, and shared is EINVAL.
+	 */
+	const int *file;
 };
 
 /* Create, map and split RAM. EINVAL: bad size; ENOMEM. */

@@ -8,6 +8,7 @@
 
 #include "common/util.h"
 #include "hypervisor/pci_internal.h"
+#include "hypervisor/state.h"
 
 #define CAP_ID_MSIX 0x11
 #define MSIX_CONTROL 2 /* offset in the capability */
@@ -123,6 +124,44 @@ void favo_msix_write(struct favo_pci_device *dev, uint64_t offset, uint64_t valu
 	memset(msix->table + vector * ENTRY_SIZE + ENTRY_CONTROL + 1, 0, 3);
 	/* While it is masked the message may be half written. */
 	update_vector(dev, vector);
+}
+
+void favo_msix_save(struct favo_pci_device *dev, struct favo_state_out *out)
+{
+	const struct favo_pci_msix *msix = dev->msix;
+	unsigned n = msix ? msix->nvectors : 0, i;
+
+	favo_state_put_u32(out, n);
+	favo_state_put(out, msix ? msix->table : NULL, (size_t)n * ENTRY_SIZE);
+	for (i = 0; i < n; i++)
+		favo_state_put_u8(out, favo_irq_pending(msix->irqs[i]));
+}
+
+/* After configuration space, whose control word says what is enabled. */
+int favo_msix_load(struct favo_pci_device *dev, struct favo_state_in *in,
+		   struct favo_err *err)
+{
+	struct favo_pci_msix *msix = dev->msix;
+	unsigned n = msix ? msix->nvectors : 0, i;
+	const uint8_t *table, *pending;
+
+	if (favo_state_get_u32(in) != n)
+		return favo_fail(err, EINVAL, "another number of interrupt vectors");
+	table = favo_state_get(in, (size_t)n * ENTRY_SIZE);
+	pending = favo_state_get(in, n);
+	if (!n || !table || !pending)
+		return in->failed ? favo_state_get_end(in, err) : 0;
+	memcpy(msix->table, table, (size_t)n * ENTRY_SIZE);
+	for (i = 0; i < n; i++) {
+		/* As favo_msix_write() leaves it: only the mask bit is there. */
+		msix->table[i * ENTRY_SIZE + ENTRY_CONTROL] &= ENTRY_MASKED;
+		memset(msix->table + i * ENTRY_SIZE + ENTRY_CONTROL + 1, 0, 3);
+	}
+	favo_msix_update(dev);
+	for (i = 0; i < n; i++)
+		if (pending[i])
+			favo_irq_trigger(msix->irqs[i]);
+	return 0;
 }
 
 void favo_msix_free(struct favo_pci_device *dev)

@@ -30,6 +30,8 @@
 struct favo_pci_bus;
 struct favo_pci_device;
 struct favo_pci_msix;
+struct favo_snap_in;
+struct favo_snap_out;
 struct favo_state_out;
 struct favo_state_in;
 struct favo_vm;
@@ -68,9 +70,15 @@ struct favo_pci_ops {
 	/* Figures for the control socket's stats, into an object. Optional. */
 	void (*stats)(struct favo_pci_device *dev, json_t *object);
 	/*
+	 * Hold the device still, or let it go on: no DMA and no interrupt from
+	 * the return until pause(false). Only while vCPUs are stopped. Optional.
+	 */
+	void (*pause)(struct favo_pci_device *dev, bool pause);
+	/*
 	 * Device state beyond configuration space, MSI-X and BARs, which the bus
-	 * keeps; vCPUs stopped and device quiet. Optional: without them the VM
-	 * cannot be saved.
+	 * keeps; vCPUs stopped and device paused. load leaves it paused and
+	 * trusts no byte of its input. Optional: without them the VM cannot be
+	 * saved.
 	 */
 	int (*save)(struct favo_pci_device *dev, struct favo_state_out *out,
 		    struct favo_err *err);
@@ -217,5 +225,12 @@ int favo_pci_bus_new(struct favo_pci_bus **out, struct favo_vm *vm,
 void favo_pci_bus_free(struct favo_pci_bus *bus);
 /* Back to power-on state: no device touches guest memory afterwards. */
 void favo_pci_bus_reset(struct favo_pci_bus *bus);
+/* Hold all devices still, or let them go on; vCPUs stopped. */
+void favo_pci_bus_pause(struct favo_pci_bus *bus, bool pause);
+/* Sections of all devices; paused. load wants the same devices at the same places. */
+int favo_pci_bus_save(struct favo_pci_bus *bus, struct favo_snap_out *snap,
+		      struct favo_err *err);
+int favo_pci_bus_load(struct favo_pci_bus *bus, const struct favo_snap_in *snap,
+		      struct favo_err *err);
 /* Array of objects: name, slot, stats of each device. */
 json_t *favo_pci_bus_stats(struct favo_pci_bus *bus);

@@ -65,4 +65,7 @@ void favo_msix_write(struct favo_pci_device *dev, uint64_t offset, uint64_t valu
 /* Control word or bus mastering changed. */
 void favo_msix_update(struct favo_pci_device *dev);
 void favo_msix_reset(struct favo_pci_device *dev);
+void favo_msix_save(struct favo_pci_device *dev, struct favo_state_out *out);
+int favo_msix_load(struct favo_pci_device *dev, struct favo_state_in *in,
+		   struct favo_err *err);
 void favo_msix_free(struct favo_pci_device *dev);

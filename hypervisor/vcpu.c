@@ -57,6 +57,7 @@ static int set_cpuid(struct favo_vcpu *v, const struct favo_cpuid *supported,
 	favo_cpuid_adapt(cpuid, &opts);
 	if (ioctl(v->fd, KVM_SET_CPUID2, cpuid) < 0)
 		return favo_fail(err, errno, "vCPU %u: KVM_SET_CPUID2: %m", v->index);
+	v->cpuid = favo_steal_ptr(&cpuid);
 	return 0;
 }
 
@@ -138,6 +139,7 @@ void favo_vcpu_free(struct favo_vcpu *v)
 	if (v->run)
 		munmap(v->run, v->run_size);
 	favo_close(&v->fd);
+	free(v->cpuid);
 	free(v);
 }
 
@@ -273,6 +275,50 @@ static void handle_exit(struct favo_vcpu *v)
 	}
 }
 
+/*
+ * Stand still while the VM is paused. KVM_RUN said EINTR, so it has finished
+ * the access that an exit before this left to us.
+ */
+static void park(struct favo_vcpu *v)
+{
+	struct favo_vm *vm = v->vm;
+
+	pthread_mutex_lock(&vm->pause_lock);
+	if (vm->pausing && !favo_vm_ended(vm)) {
+		vm->parked++;
+		pthread_cond_broadcast(&vm->pause_changed);
+		while (vm->pausing && !favo_vm_ended(vm))
+			pthread_cond_wait(&vm->pause_changed, &vm->pause_lock);
+		vm->parked--;
+		v->run->immediate_exit = 0;
+		/* A VM that ends sets "ended" first, then the flag just cleared. */
+		atomic_thread_fence(memory_order_seq_cst);
+	}
+	pthread_mutex_unlock(&vm->pause_lock);
+}
+
+bool favo_vm_pause(struct favo_vm *vm)
+{
+	unsigned i;
+
+	pthread_mutex_lock(&vm->pause_lock);
+	vm->pausing = true;
+	for (i = 0; i < vm->ncpus; i++)
+		favo_vcpu_kick(vm->vcpus[i]);
+	while (vm->parked < vm->ncpus && !favo_vm_ended(vm))
+		pthread_cond_wait(&vm->pause_changed, &vm->pause_lock);
+	pthread_mutex_unlock(&vm->pause_lock);
+	return !favo_vm_ended(vm);
+}
+
+void favo_vm_resume(struct favo_vm *vm)
+{
+	pthread_mutex_lock(&vm->pause_lock);
+	vm->pausing = false;
+	pthread_cond_broadcast(&vm->pause_changed);
+	pthread_mutex_unlock(&vm->pause_lock);
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct favo_vcpu *v = arg;
@@ -288,8 +334,10 @@ static void *vcpu_thread(void *arg)
 			continue;
 		}
 		/* EAGAIN: an application processor that was just started. */
-		if (errno == EINTR || errno == EAGAIN)
+		if (errno == EINTR || errno == EAGAIN) {
+			park(v);
 			continue;
+		}
 		if (errno == EFAULT)
 			favo_vm_end(v->vm, FAVO_END_ERROR,
 				    "vCPU %u: guest memory is not there (out of memory?)",

@@ -23,6 +23,7 @@ struct favo_vcpu {
 	int fd;
 	struct kvm_run *run;
 	size_t run_size;
+	struct favo_cpuid *cpuid; /* what the guest sees */
 	pthread_t thread;
 	atomic_bool started;
 	/* Written by the vCPU's thread only, read by the control thread. */
@@ -45,6 +46,18 @@ int favo_vcpu_start(struct favo_vcpu *vcpu, struct favo_err *err);
 /* Make it leave KVM_RUN and see that the VM ended. Any thread. */
 void favo_vcpu_kick(struct favo_vcpu *vcpu);
 void favo_vcpu_join(struct favo_vcpu *vcpu);
+
+/*
+ * The whole state of a stopped vCPU, but for what the guest's memory holds.
+ * load is for a new vCPU of this host's KVM; it refuses a state that was made
+ * on another kind of CPU. -EINVAL with a sentence for bad input.
+ */
+struct favo_state_in;
+struct favo_state_out;
+int favo_vcpu_save(struct favo_vcpu *vcpu, struct favo_state_out *out,
+		   struct favo_err *err);
+int favo_vcpu_load(struct favo_vcpu *vcpu, struct favo_state_in *in,
+		   struct favo_err *err);
 
 /* Install the handler of the signal that kicks; once per process. */
 int favo_vcpu_init_signal(struct favo_err *err);

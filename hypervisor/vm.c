@@ -196,6 +196,8 @@ int favo_vm_new(struct favo_vm **out, const struct favo_vm_opts *opts,
 	vm->ncpus = opts->ncpus;
 	pthread_mutex_init(&vm->slots_lock, NULL);
 	pthread_mutex_init(&vm->end_lock, NULL);
+	pthread_mutex_init(&vm->pause_lock, NULL);
+	pthread_cond_init(&vm->pause_changed, NULL);
 	ret = build(vm, opts, err);
 	if (ret < 0) {
 		favo_vm_free(vm);
@@ -225,6 +227,8 @@ void favo_vm_free(struct favo_vm *vm)
 	favo_close(&vm->kvm_fd);
 	pthread_mutex_destroy(&vm->slots_lock);
 	pthread_mutex_destroy(&vm->end_lock);
+	pthread_mutex_destroy(&vm->pause_lock);
+	pthread_cond_destroy(&vm->pause_changed);
 	free(vm);
 }
 
@@ -327,5 +331,8 @@ void favo_vm_end(struct favo_vm *vm, enum favo_end end, const char *detail, ...)
 	for (i = 0; vm->vcpus && i < vm->ncpus; i++)
 		if (vm->vcpus[i])
 			favo_vcpu_kick(vm->vcpus[i]);
+	pthread_mutex_lock(&vm->pause_lock);
+	pthread_cond_broadcast(&vm->pause_changed);
+	pthread_mutex_unlock(&vm->pause_lock);
 	favo_loop_stop(vm->loop);
 }

@@ -58,6 +58,10 @@ struct favo_vm {
 	struct favo_platform *platform;
 
 	pthread_barrier_t *gate; /* vCPU threads wait here before they run */
+	pthread_mutex_t pause_lock;
+	pthread_cond_t pause_changed;
+	bool pausing; /* under pause_lock; written with it, read by threads */
+	unsigned parked; /* vCPU threads that stand still; under pause_lock */
 	atomic_bool ended;
 	pthread_mutex_t end_lock;
 	enum favo_end end; /* the first reason wins */
@@ -95,6 +99,13 @@ int favo_vm_load(struct favo_vm *vm, const struct favo_vm_kernel *k,
  */
 int favo_vm_run(struct favo_vm *vm, int (*ready)(void *arg, struct favo_err *err),
 		void *arg, struct favo_err *err);
+
+/*
+ * Stop all vCPUs between two instructions, with no access half done, and let
+ * them go on. The loop's thread. pause is false when the VM ends meanwhile.
+ */
+bool favo_vm_pause(struct favo_vm *vm);
+void favo_vm_resume(struct favo_vm *vm);
 
 static inline bool favo_vm_ended(struct favo_vm *vm)
 {

@@ -344,6 +344,37 @@ static void blk_stats(struct favo_virtio *dev, json_t *object)
 								      : "sync"));
 }
 
+struct flush {
+	struct favo_disk_req req;
+	bool done;
+	int result;
+};
+
+static void flush_done(struct favo_disk_req *req, int result)
+{
+	struct flush *f = favo_container_of(req, struct flush, req);
+
+	f->result = result;
+	f->done = true;
+}
+
+/* The content is no part of the state; what a copy of the files shows must be whole. */
+static int blk_save(struct favo_virtio *dev, struct favo_state_out *out,
+		    struct favo_err *err)
+{
+	struct flush f = {.req = {.op = FAVO_DISK_FLUSH, .done = flush_done}};
+	struct blk *blk = from_dev(dev);
+
+	(void)out;
+	if (blk->readonly)
+		return 0;
+	favo_disk_submit(blk->disk, &f.req);
+	favo_disk_run(blk->disk);
+	while (!f.done)
+		favo_disk_wait(blk->disk);
+	return f.result < 0 ? favo_fail(err, -f.result, "flush the disk: %m") : 0;
+}
+
 static void blk_free(struct favo_virtio *dev)
 {
 	struct blk *blk = from_dev(dev);
@@ -364,6 +395,7 @@ static const struct favo_virtio_ops blk_ops = {
 	.stop = blk_stop,
 	.kick = blk_kick,
 	.stats = blk_stats,
+	.save = blk_save,
 	.free = blk_free,
 };
 

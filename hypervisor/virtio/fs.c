@@ -55,6 +55,17 @@ static void fs_stats(struct favo_virtio *dev, json_t *object)
 	json_object_set_new(object, "connected", json_boolean(!from_dev(dev)->vu.gone));
 }
 
+/* The server has the guest's open files, and maps memory that a restore replaces. */
+static int fs_save(struct favo_virtio *dev, struct favo_state_out *out,
+		   struct favo_err *err)
+{
+	(void)out;
+	return favo_fail(err, ENOTSUP,
+			 "shared directory \"%.36s\" is served by another process, whose "
+			 "state cannot be saved: start the VM without --fs",
+			 (const char *)dev->config);
+}
+
 static void fs_free(struct favo_virtio *dev)
 {
 	struct fs *fs = from_dev(dev);
@@ -73,6 +84,7 @@ static const struct favo_virtio_ops fs_ops = {
 	.stop = fs_stop,
 	.kick = fs_kick,
 	.stats = fs_stats,
+	.save = fs_save,
 	.free = fs_free,
 };
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "common/util.h"
+#include "hypervisor/crc32c.h"
 
 #define MAGIC "FAVOOVL1"
 #define PAGE_MAGIC 0x504d5646 /* "FVMP" */
@@ -48,24 +49,6 @@ _Static_assert(sizeof(struct header) == FAVO_OVERLAY_PAGE, "header is a page");
 _Static_assert(sizeof(struct map_page) == FAVO_OVERLAY_PAGE, "map page is a page");
 
 /* CRC-32C (Castagnoli), reflected, four bits at a time. */
-static uint32_t crc32c(const void *data, size_t len)
-{
-	static const uint32_t table[16] = {
-		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
-	};
-	const uint8_t *p = data;
-	uint32_t crc = ~0U;
-
-	for (size_t i = 0; i < len; i++) {
-		crc ^= p[i];
-		crc = crc >> 4 ^ table[crc & 15];
-		crc = crc >> 4 ^ table[crc & 15];
-	}
-	return ~crc;
-}
-
 static bool all_zero(const void *data, size_t len)
 {
 	const uint8_t *p = data;
@@ -126,7 +109,7 @@ bool favo_overlay_next_page(struct favo_overlay *ov, struct favo_overlay_page *p
 	map.index = htole64(i);
 	map.seq = htole64(ov->seq[i] + 1);
 	memcpy(map.bits, ov->bits + i * WORDS_PER_PAGE, page_words(ov, i) * 8);
-	map.crc = htole32(crc32c(&map, sizeof(map)));
+	map.crc = htole32(favo_crc32c(0, &map, sizeof(map)));
 	page->index = i;
 	page->off = MAP_OFF + (i * 2 + !ov->slot[i]) * FAVO_OVERLAY_PAGE;
 	memcpy(page->bytes, &map, sizeof(map));
@@ -211,7 +194,7 @@ static int format(struct favo_overlay *ov, uint64_t base_size, uint64_t disk_siz
 	h.map_off = htole64(MAP_OFF);
 	h.map_pages = htole64(ov->map_pages);
 	h.data_off = htole64(ov->data_off);
-	h.crc = htole32(crc32c(&h, offsetof(struct header, crc)));
+	h.crc = htole32(favo_crc32c(0, &h, offsetof(struct header, crc)));
 	/*
 	 * No sync: the guest's first flush makes this durable, and before it
 	 * nothing in the file was promised to anybody.
@@ -233,7 +216,7 @@ static int check_header(struct favo_overlay *ov, const struct header *h,
 
 	if (memcmp(h->magic, MAGIC, sizeof(h->magic)) != 0)
 		return favo_fail(err, EINVAL, "overlay: the file is not an overlay");
-	if (le32toh(h->crc) != crc32c(h, offsetof(struct header, crc)))
+	if (le32toh(h->crc) != favo_crc32c(0, h, offsetof(struct header, crc)))
 		return favo_fail(err, EINVAL, "overlay: damaged header");
 	if (le32toh(h->version) != 1)
 		return favo_fail(err, EINVAL, "overlay: format %u is not known",
@@ -271,7 +254,7 @@ static bool page_ok(const struct map_page *page, uint64_t index)
 		return true;
 	copy.crc = 0;
 	return le32toh(page->magic) == PAGE_MAGIC && le64toh(page->index) == index &&
-	       le32toh(page->crc) == crc32c(&copy, sizeof(copy));
+	       le32toh(page->crc) == favo_crc32c(0, &copy, sizeof(copy));
 }
 
 /* Bits behind the last cluster must be clear. */

@@ -353,6 +353,23 @@ static void transport_stats(struct favo_pci_device *pci, json_t *object)
 		dev->ops->stats(dev, object);
 }
 
+static void transport_pause(struct favo_pci_device *pci, bool pause)
+{
+	favo_virtio_pause(from_pci(pci), pause);
+}
+
+static int transport_save(struct favo_pci_device *pci, struct favo_state_out *out,
+			  struct favo_err *err)
+{
+	return favo_virtio_save(from_pci(pci), out, err);
+}
+
+static int transport_load(struct favo_pci_device *pci, struct favo_state_in *in,
+			  struct favo_err *err)
+{
+	return favo_virtio_load(from_pci(pci), in, err);
+}
+
 static void transport_free(struct favo_pci_device *pci)
 {
 	struct favo_virtio *dev = from_pci(pci);
@@ -367,6 +384,9 @@ static const struct favo_pci_ops transport_ops = {
 	.bus_master = transport_bus_master,
 	.reset = transport_reset,
 	.stats = transport_stats,
+	.pause = transport_pause,
+	.save = transport_save,
+	.load = transport_load,
 	.free = transport_free,
 };
 

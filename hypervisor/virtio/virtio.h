@@ -54,6 +54,11 @@ struct favo_virtio_ops {
 	/* After the driver wrote dev->config[off..off+len). Optional. */
 	void (*config_written)(struct favo_virtio *dev, unsigned off, unsigned len);
 	void (*stats)(struct favo_virtio *dev, json_t *object); /* optional */
+	/*
+	 * May this byte of the device configuration be another one after a restore?
+	 * Without it the configuration must be equal. Optional.
+	 */
+	bool (*may_differ)(const struct favo_virtio *dev, unsigned off);
 	/* State beyond queues, features and config, device stopped. Optional. */
 	int (*save)(struct favo_virtio *dev, struct favo_state_out *out,
 		    struct favo_err *err);
@@ -101,6 +106,7 @@ struct favo_virtio {
 	bool stopping; /* stop answered false */
 	bool resetting; /* the driver waits for status to become 0 */
 	bool paused; /* held for a snapshot */
+	bool restored; /* and not yet started again */
 	bool on_pci; /* favo_pci_init() was done */
 	const char *why; /* why it needs a reset; a constant, or NULL */
 	uint64_t failures;
@@ -164,6 +170,12 @@ void favo_virtio_set_status(struct favo_virtio *dev, uint8_t status);
 void favo_virtio_update(struct favo_virtio *dev);
 /* To power-on state at once, waiting for requests under way. */
 void favo_virtio_reset(struct favo_virtio *dev);
+/* state.c: hold still or go on, write down, take over (and stay paused). */
+void favo_virtio_pause(struct favo_virtio *dev, bool pause);
+int favo_virtio_save(struct favo_virtio *dev, struct favo_state_out *out,
+		     struct favo_err *err);
+int favo_virtio_load(struct favo_virtio *dev, struct favo_state_in *in,
+		     struct favo_err *err);
 int favo_virtio_transport_add(struct favo_virtio *dev, struct favo_vm *vm,
 			      struct favo_err *err);
 void favo_virtio_transport_fini(struct favo_virtio *dev);

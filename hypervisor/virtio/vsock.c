@@ -2,7 +2,7 @@
 /*
  * Sockets between host and guest: virtio 1.2 section 5.10, data plane in the
  * kernel (vhost-vsock). The event queue stays here: its only event says that
- * the transport was reset, which a restored VM will need.
+ * the transport was reset, which a restored VM hears.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,12 +20,14 @@
 #include "hypervisor/vm.h"
 
 #define EVENT_QUEUE 2
+#define EVENT_SEGS 4
 #define SEQPACKET 1 /* feature bit; the headers of older kernels lack it */
 
 struct vsock {
 	struct favo_virtio dev;
 	struct favo_vhost vhost;
 	uint64_t cid;
+	bool tell_reset; /* the driver must hear that all connections are gone */
 };
 
 static struct vsock *from_dev(struct favo_virtio *dev)
@@ -36,6 +38,28 @@ static struct vsock *from_dev(struct favo_virtio *dev)
 static int set_running(struct vsock *vsock, int on)
 {
 	return ioctl(vsock->vhost.fd, VHOST_VSOCK_SET_RUNNING, &on) < 0 ? -errno : 0;
+}
+
+/*
+ * Section 5.10.6.7: connections are gone and the guest may have another context
+ * id. Stays due until the driver has given a buffer.
+ */
+static void tell_reset(struct vsock *vsock)
+{
+	const struct virtio_vsock_event event = {
+		.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
+	struct favo_vq *vq = favo_virtio_vq(&vsock->dev, EVENT_QUEUE);
+	struct iovec iov[EVENT_SEGS];
+	struct favo_vq_req req = {.iov = iov, .max_segs = EVENT_SEGS};
+	size_t n;
+
+	if (!vsock->tell_reset || !vq->started || favo_vq_pop(vq, &req) <= 0)
+		return;
+	n = favo_iov_write(req.iov + req.nout, req.nin, 0, &event, sizeof(event));
+	favo_vq_dirty(vq, req.iov + req.nout, req.nin, n);
+	favo_vq_push(vq, req.head, (uint32_t)n);
+	vsock->tell_reset = false;
+	favo_virtio_interrupt(&vsock->dev, EVENT_QUEUE);
 }
 
 static int vsock_start(struct favo_virtio *dev, struct favo_err *err)
@@ -50,6 +74,7 @@ static int vsock_start(struct favo_virtio *dev, struct favo_err *err)
 		favo_vhost_stop(&vsock->vhost);
 		return favo_fail(err, -ret, "VHOST_VSOCK_SET_RUNNING: %m");
 	}
+	tell_reset(vsock);
 	return 0;
 }
 
@@ -66,8 +91,25 @@ static bool vsock_stop(struct favo_virtio *dev, bool wait)
 /* The driver's event buffers stay where they are until there is an event. */
 static void vsock_kick(struct favo_virtio *dev, unsigned q)
 {
-	(void)dev;
 	(void)q;
+	tell_reset(from_dev(dev));
+}
+
+static int vsock_load(struct favo_virtio *dev, struct favo_state_in *in,
+		      struct favo_err *err)
+{
+	(void)in;
+	(void)err;
+	from_dev(dev)->tell_reset = true;
+	return 0;
+}
+
+/* The context id: the driver reads it again after the event above. */
+static bool vsock_may_differ(const struct favo_virtio *dev, unsigned off)
+{
+	(void)dev;
+	(void)off;
+	return true;
 }
 
 static void vsock_stats(struct favo_virtio *dev, json_t *object)
@@ -94,6 +136,8 @@ static const struct favo_virtio_ops vsock_ops = {
 	.stop = vsock_stop,
 	.kick = vsock_kick,
 	.stats = vsock_stats,
+	.may_differ = vsock_may_differ,
+	.load = vsock_load,
 	.free = vsock_free,
 };
 
