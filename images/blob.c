@@ -144,3 +144,27 @@ int favo_blob_decode(const struct favo_digest *digest, const void *stored,
 	favo_decoder_free(decoder);
 	return ret;
 }
+
+int favo_blob_identify(const void *stored, size_t stored_len, size_t max,
+		       struct favo_digest *digest, struct favo_err *err)
+{
+	favo_autofree unsigned char *plain = NULL;
+	unsigned long long size;
+	size_t n;
+
+	if (!has_zstd_magic(stored, stored_len)) {
+		if (stored_len > max)
+			return favo_fail(err, EBADMSG, "blob: more than %zu bytes", max);
+		return favo_digest_of(digest, stored, stored_len, err);
+	}
+	size = ZSTD_getFrameContentSize(stored, stored_len);
+	if (size > max)
+		return favo_fail(err, EBADMSG, "blob: more than %zu bytes", max);
+	plain = malloc(size ? size : 1);
+	if (!plain)
+		return favo_fail(err, ENOMEM, "blob: out of memory");
+	n = ZSTD_decompress(plain, size, stored, stored_len);
+	if (ZSTD_isError(n) || n != size)
+		return favo_fail(err, EBADMSG, "blob: compressed data is damaged");
+	return favo_digest_of(digest, plain, size, err);
+}

@@ -318,7 +318,7 @@ int favo_store_put(struct favo_store_tx *tx, const void *data, size_t len,
 	return 0;
 }
 
-static int sync_store(struct favo_store *store, struct favo_err *err)
+int favo_store_sync(struct favo_store *store, struct favo_err *err)
 {
 	if (syncfs(store->fd) < 0)
 		return favo_fail(err, errno, "store %s: sync: %m", store->dir);
@@ -388,8 +388,9 @@ int favo_store_commit(struct favo_store_tx *tx, const json_t *manifest,
 
 	if ((ret = favo_manifest_format(manifest, &data, &len, err)) < 0 ||
 	    (ret = favo_manifest_parse(&checked, data, len, err)) < 0 ||
-	    (ret = sync_store(tx->store, err)) < 0 ||
-	    (ret = publish_blobs(tx, err)) < 0 || (ret = sync_store(tx->store, err)) < 0)
+	    (ret = favo_store_sync(tx->store, err)) < 0 ||
+	    (ret = publish_blobs(tx, err)) < 0 ||
+	    (ret = favo_store_sync(tx->store, err)) < 0)
 		return ret;
 	ret = favo_store_replace(tx->store, favo_store_manifest_path(&checked->id, path),
 				 data, len, err);

@@ -5,6 +5,7 @@
  *   blobs/ab/<64 hex>   stored form of a blob; the digest is over plain bytes
  *   manifests/<64 hex>.json
  *   refs/NAME/TAG       "sha256:<hex> <unix time>\n", newest line first
+ *   push/OWNER/         unfinished pushes of users; see stage.h
  *   tmp/                unfinished writes; emptied by gc
  *   lock                flock: shared by writers, exclusive by gc
  *
@@ -138,6 +139,18 @@ int favo_decode(struct favo_decoder *decoder, const struct favo_digest *digest,
 /* Plain to stored form (zstd where that is shorter); the caller frees *stored. */
 int favo_blob_encode(const void *data, size_t len, void **stored, size_t *stored_len,
 		     struct favo_err *err);
+
+/* Digest of the plain bytes of a stored form whose digest nobody said. */
+int favo_blob_identify(const void *stored, size_t stored_len, size_t max,
+		       struct favo_digest *digest, struct favo_err *err);
+
+/*
+ * Every blob that an image of the store is made of, each once, sorted; the
+ * caller frees *blobs. Whether they are there is not looked at, except for
+ * the index.
+ */
+int favo_store_blobs(struct favo_store *store, const struct favo_digest *id,
+		     struct favo_digest **blobs, size_t *n, struct favo_err *err);
 
 /* ---- writing ---- */
 

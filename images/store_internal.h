@@ -2,6 +2,7 @@
 /* What the files of the store share; not for others. */
 #pragma once
 
+#include "images/index.h"
 #include "images/store.h"
 
 #define FAVO_BLOB_PATH_SIZE (sizeof("blobs/ab/") + FAVO_DIGEST_HEX_SIZE)
@@ -34,3 +35,38 @@ int favo_store_lock(struct favo_store *store, int operation, struct favo_err *er
  */
 int favo_store_replace(struct favo_store *store, const char *path, const void *data,
 		       size_t len, struct favo_err *err);
+
+/* syncfs(2) of the store's file system. */
+int favo_store_sync(struct favo_store *store, struct favo_err *err);
+
+/* ---- sets of digests (store_gc.c) ---- */
+
+struct favo_digest_set {
+	struct favo_digest *digests;
+	size_t n, size;
+};
+
+int favo_digest_set_add(struct favo_digest_set *set, const struct favo_digest *digest,
+			struct favo_err *err);
+/* To be called before a search, after the last add. */
+void favo_digest_set_sort(struct favo_digest_set *set);
+bool favo_digest_set_has(const struct favo_digest_set *set,
+			 const struct favo_digest *digest);
+void favo_digest_set_fini(struct favo_digest_set *set);
+
+/* Every digest that stands in a JSON value. */
+int favo_store_mark_json(struct favo_digest_set *set, const json_t *value,
+			 struct favo_err *err);
+/* Every blob of an image of the store, its chunks included. */
+int favo_store_mark_image(struct favo_store *store, struct favo_digest_set *set,
+			  const struct favo_digest *id, struct favo_err *err);
+
+/*
+ * Bytes in the store of all images that share the first part of name
+ * ("alice/"; all names without '/' for one that has none), and of the blobs
+ * of extra, each blob once; name:tag itself does not count, since it is about to
+ * change. stage_fd: folder of blobs that are not in the store yet.
+ */
+int favo_store_usage(struct favo_store *store, const struct favo_image_name *name,
+		     const struct favo_digest_set *extra, int stage_fd, uint64_t *bytes,
+		     struct favo_err *err);

@@ -40,6 +40,11 @@ static const struct favo_opt rows[] = {
 	STR("site-modules", "DIR", site_modules, "",
 	    "modules of site_kernel, as under /lib/modules/RELEASE"),
 
+	STR("image-admins", "NAME,...", image_admins, "",
+	    "users, and groups written @GROUP, who may change the site's images"),
+	SIZE("image-quota", "SIZE", image_quota_bytes, "20G",
+	     "what a user's own images may take in the store; 0: users push none"),
+
 	STR("grant-pub", "PATH", grant_pub, "/etc/favo/grant.pub",
 	    "public key of grant_key; on every node"),
 	STR("noded-socket", "PATH", noded_socket, "/run/favo/noded.sock",

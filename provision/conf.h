@@ -28,6 +28,8 @@ struct favo_conf {
 	uint64_t grant_lifetime_ms;
 	char *site_kernel;
 	char *site_modules;
+	char *image_admins;
+	uint64_t image_quota_bytes;
 	/* nodes */
 	char *grant_pub;
 	char *noded_socket;

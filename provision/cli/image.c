@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * favo image: build, import and look after the images of the site's store.
- * All verbs work on the store's folder itself, so they run where favod runs;
- * on other machines ls and show ask favod.
+ * root on favod's host works on the store's folder itself; everybody else
+ * makes images as himself and pushes them to favod, which decides what he may.
  */
 #include "provision/cli/cli.h"
 
@@ -23,6 +23,7 @@
 #include "images/index.h"
 #include "images/recipe.h"
 #include "images/store.h"
+#include "provision/cli/target.h"
 
 #define NEAR_MAX 5
 #define INDEX_MAX (256u << 20)
@@ -57,12 +58,11 @@ static const char *text_or_null(const char *text)
 	return text && *text ? text : NULL;
 }
 
-/* Store of the site; with create, made when it is missing. */
-static int open_store(struct favo_cli *cli, struct favo_store **store, bool create,
+/* Store of the site, for verbs that work on it themselves. */
+static int open_store(struct favo_cli *cli, struct favo_store **store,
 		      struct favo_err *err)
 {
-	return favo_store_open(store, cli->conf.store_dir, create ? FAVO_STORE_CREATE : 0,
-			       err);
+	return favo_store_open(store, cli->conf.store_dir, 0, err);
 }
 
 /* resolve that names similar images when there is no such one */
@@ -210,28 +210,51 @@ static char *log_path(const struct args *args, const struct favo_recipe *recipe,
 	return path;
 }
 
+/* The image is made: push it where that is needed, then tell. */
+static int finish(struct favo_cli *cli, struct favo_cli_target *target,
+		  const struct favo_import_result *result, struct progress *progress,
+		  struct favo_err *err)
+{
+	char size[32];
+	uint64_t moved = 0;
+	int ret = favo_cli_target_finish(cli, target, &result->id, &moved, show_progress,
+					 progress, err);
+
+	end_line(progress);
+	if (ret < 0)
+		return ret;
+	report(result, target->name, progress->quiet);
+	if (target->dir && !progress->quiet)
+		printf("  pushed  %s\n", favo_format_size(size, sizeof(size), moved));
+	return 0;
+}
+
 static int build(struct favo_cli *cli, const struct args *args, const char *word,
 		 struct favo_err *err)
 {
 	favo_autorecipe struct favo_recipe *recipe = NULL;
-	favo_autostore struct favo_store *store = NULL;
+	struct favo_cli_target target = {0};
 	struct favo_import_result result = {0};
 	favo_autofree char *log = NULL;
 	struct progress progress;
 	struct favo_import import = import_of(cli, args, &progress);
 	int ret = find_recipe(&recipe, word, err);
 
-	if (ret == 0)
-		ret = open_store(cli, &store, true, err);
 	if (ret < 0)
 		return ret;
 	log = log_path(args, recipe, err);
 	if (!log)
 		return -EIO;
-	ret = favo_recipe_build(store, recipe, &import, log, &result, err);
+	ret = favo_cli_target_open(cli, args->name ? args->name : recipe->name,
+				   !args->name, &target, err);
+	if (ret < 0)
+		return ret;
+	import.name = target.name;
+	ret = favo_recipe_build(target.store, recipe, &import, log, &result, err);
 	end_line(&progress);
 	if (ret == 0)
-		report(&result, args->name ? args->name : recipe->name, args->quiet);
+		ret = finish(cli, &target, &result, &progress, err);
+	favo_cli_target_fini(&target);
 	return ret;
 }
 
@@ -281,7 +304,7 @@ static char *name_of_path(const char *path)
 static int import_words(struct favo_cli *cli, const struct args *args, const char *path,
 			struct favo_err *err)
 {
-	favo_autostore struct favo_store *store = NULL;
+	struct favo_cli_target target = {0};
 	favo_autofree char *name = NULL;
 	favo_autojson json_t *source = NULL;
 	struct favo_import_result result = {0};
@@ -302,14 +325,16 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 		return favo_fail(err, ENOMEM, "out of memory");
 	if (favo_image_name_parse(&parsed, name, err) < 0)
 		return favo_wrap(err, -EINVAL, "give a name with --name");
-	import.name = name;
+	ret = favo_cli_target_open(cli, name, !args->name, &target, err);
+	if (ret < 0)
+		return ret;
+	import.name = target.name;
 	import.source = source;
-	ret = open_store(cli, &store, true, err);
-	if (ret == 0)
-		ret = favo_import_path(store, path, &import, &result, err);
+	ret = favo_import_path(target.store, path, &import, &result, err);
 	end_line(&progress);
 	if (ret == 0)
-		report(&result, name, args->quiet);
+		ret = finish(cli, &target, &result, &progress, err);
+	favo_cli_target_fini(&target);
 	return ret;
 }
 
@@ -403,9 +428,9 @@ static int list(struct favo_cli *cli, const struct args *args, struct favo_err *
 	struct favo_http *http;
 	const json_t *image;
 	size_t i;
-	int ret = open_store(cli, &store, false, NULL);
+	int ret;
 
-	if (ret == 0) {
+	if (favo_cli_has_store(cli) && open_store(cli, &store, NULL) == 0) {
 		ret = list_store(store, &reply, err);
 	} else {
 		ret = favo_cli_http(cli, &http, err);
@@ -496,7 +521,7 @@ static int show(struct favo_cli *cli, const struct args *args, const char *name,
 	size_t chunks = 0;
 	int ret;
 
-	if ((ret = open_store(cli, &store, false, err)) < 0 ||
+	if ((ret = open_store(cli, &store, err)) < 0 ||
 	    (ret = resolve(store, name, &id, err)) < 0 ||
 	    (ret = favo_store_manifest(store, &id, &m, err)) < 0)
 		return ret;
@@ -529,6 +554,44 @@ static int run_show(struct favo_cli *cli, int argc, char **argv, struct favo_err
 
 /* ---- tag, rm, gc ---- */
 
+/* The same by favod, which decides whether the caller may. */
+static int remote_tag(struct favo_cli *cli, const char *image, const char *name,
+		      struct favo_err *err)
+{
+	favo_autofree char *from = favo_asprintf("/v1/images/%s", image);
+	favo_autofree char *to = favo_asprintf("/v1/images/%s", name);
+	favo_autojson json_t *reply = NULL, *body = NULL;
+	struct favo_http *http;
+	const char *digest;
+	int ret = favo_cli_http(cli, &http, err);
+
+	if (!from || !to)
+		return favo_fail(err, ENOMEM, "out of memory");
+	if (ret == 0)
+		ret = favo_http_json(http, "GET", from, NULL, &reply, err);
+	if (ret == 0)
+		ret = favo_json_str(&digest, reply, "digest", err);
+	if (ret < 0)
+		return ret;
+	body = json_pack("{s:s}", "digest", digest);
+	return body ? favo_http_json(http, "PUT", to, body, NULL, err)
+		    : favo_fail(err, ENOMEM, "out of memory");
+}
+
+static int remote_rm(struct favo_cli *cli, char **names, struct favo_err *err)
+{
+	struct favo_http *http;
+	int ret = favo_cli_http(cli, &http, err);
+
+	for (; ret == 0 && *names; names++) {
+		favo_autofree char *path = favo_asprintf("/v1/images/%s", *names);
+
+		ret = path ? favo_http_json(http, "DELETE", path, NULL, NULL, err)
+			   : favo_fail(err, ENOMEM, "out of memory");
+	}
+	return ret;
+}
+
 static int run_tag(struct favo_cli *cli, int argc, char **argv, struct favo_err *err)
 {
 	struct favo_opts opts = {
@@ -547,7 +610,9 @@ static int run_tag(struct favo_cli *cli, int argc, char **argv, struct favo_err 
 		return favo_cli_usage(err, "%s is no image name", argv[first + 1]);
 	if (name.has_digest)
 		return favo_cli_usage(err, "a new name has no digest");
-	if ((ret = open_store(cli, &store, false, err)) < 0 ||
+	if (!favo_cli_has_store(cli))
+		return remote_tag(cli, argv[first], argv[first + 1], err);
+	if ((ret = open_store(cli, &store, err)) < 0 ||
 	    (ret = resolve(store, argv[first], &id, err)) < 0)
 		return ret;
 	return favo_store_tag(store, &name, &id, err);
@@ -579,7 +644,9 @@ static int run_rm(struct favo_cli *cli, int argc, char **argv, struct favo_err *
 
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
-	ret = open_store(cli, &store, false, err);
+	if (!favo_cli_has_store(cli))
+		return remote_rm(cli, argv + first, err);
+	ret = open_store(cli, &store, err);
 	for (int i = first; ret == 0 && i < argc; i++) {
 		ret = favo_image_name_parse(&name, argv[i], err);
 		if (ret == 0 && name.has_digest)
@@ -604,7 +671,7 @@ static int run_gc(struct favo_cli *cli, int argc, char **argv, struct favo_err *
 
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
-	ret = open_store(cli, &store, false, err);
+	ret = open_store(cli, &store, err);
 	return ret < 0 ? ret : collect(store, err);
 }
 

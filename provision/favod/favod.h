@@ -62,10 +62,24 @@ struct favo_route {
 
 /* routes_*.c; each ends with a NULL method. */
 extern const struct favo_route favo_image_routes[];
+extern const struct favo_route favo_push_routes[];
 extern const struct favo_route favo_cluster_routes[];
 
 /* routes_image.c: answer that the store has no such image, with near names. */
 void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char *text);
+
+/* policy.c: name of a user of favod's host; -EACCES when there is none. */
+int favo_policy_user(uid_t uid, char *name, size_t size, struct favo_err *err);
+
+/*
+ * policy.c: may this user change the image of that name? USER/... is the
+ * user's own; everything else belongs to root and image_admins. *quota, unless
+ * NULL, gets the bytes that images with that prefix may take (UINT64_MAX: no
+ * bound). 0, or -EACCES with the sentence that the user gets.
+ */
+int favo_policy_may_change(struct favo_favod *d, uid_t uid, gid_t gid,
+			   const struct favo_image_name *name, uint64_t *quota,
+			   struct favo_err *err);
 
 /*
  * policy.c: may this user run this image, in this shape? 0, or -EACCES with

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -37,20 +36,9 @@ static int fill_random(char *hex, size_t bytes, struct favo_err *err)
 
 static int fill_user(struct favo_grant *g, uid_t uid, gid_t gid, struct favo_err *err)
 {
-	char buf[16384];
-	struct passwd pw, *found = NULL;
-
-	getpwuid_r(uid, &pw, buf, sizeof(buf), &found);
-	if (!found)
-		return favo_fail(err, EACCES, "uid %u is no user on favod's host",
-				 (unsigned int)uid);
-	if (strlen(pw.pw_name) >= sizeof(g->user))
-		return favo_fail(err, EACCES, "user name %.64s... is too long",
-				 pw.pw_name);
-	snprintf(g->user, sizeof(g->user), "%s", pw.pw_name);
 	g->uid = uid;
 	g->gid = gid;
-	return 0;
+	return favo_policy_user(uid, g->user, sizeof(g->user), err);
 }
 
 /* Shape of the cluster out of the request's body. */

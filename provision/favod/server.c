@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,15 +20,19 @@
 #define WORKERS 4u
 #define CONNECTIONS_MAX 4096u
 #define IDLE_TIMEOUT_S 30u
+/* All bodies on their way in together: who sends is known only at their end. */
+#define BODIES_MAX (512u << 20)
 #define CONNECTION_MEMORY (64u << 10) /* headers; a credential is about 300 bytes */
 
 struct favo_server {
 	struct MHD_Daemon *daemon;
 	struct favo_favod *d;
+	atomic_size_t bodies; /* bytes of memory for bodies */
 };
 
 /* What belongs to one request while it comes in. */
 struct incoming {
+	struct favo_server *server;
 	char *uri; /* raw, with the query: what the credential covers */
 	const struct favo_route *route;
 	const char *tail;
@@ -80,8 +85,10 @@ void favo_call_fail(struct favo_call *call, const struct favo_err *err)
 		status = MHD_HTTP_NOT_FOUND;
 	else if (err->code == EINVAL)
 		status = MHD_HTTP_BAD_REQUEST;
-	else if (err->code == EACCES)
+	else if (err->code == EACCES || err->code == EDQUOT)
 		status = MHD_HTTP_FORBIDDEN;
+	else if (err->code == ENOSPC)
+		status = MHD_HTTP_INSUFFICIENT_STORAGE;
 	if (status == MHD_HTTP_INTERNAL_SERVER_ERROR)
 		favo_log(FAVO_ERROR, "%s", err->msg);
 	favo_call_error(call, status, NULL, NULL, "%s", err->msg);
@@ -102,8 +109,8 @@ static const char *match(const struct favo_route *route, const char *path)
 static const struct favo_route *find_route(const char *method, const char *path,
 					   const char **tail, bool *known)
 {
-	static const struct favo_route *const tables[] = {favo_image_routes,
-							  favo_cluster_routes};
+	static const struct favo_route *const tables[] = {
+		favo_image_routes, favo_push_routes, favo_cluster_routes};
 
 	*known = false;
 	for (size_t t = 0; t < FAVO_ARRAY_SIZE(tables); t++) {
@@ -214,6 +221,15 @@ static enum MHD_Result begin(struct favo_call *call, struct incoming *in,
 				"the body has more than %zu bytes", in->route->max_body);
 		return send_answer(call, in);
 	}
+	if (length &&
+	    atomic_load(&in->server->bodies) + strtoull(length, NULL, 10) > BODIES_MAX) {
+		favo_call_error(call, MHD_HTTP_SERVICE_UNAVAILABLE,
+				"wait a second and try again", NULL,
+				"favod has too many uploads at this moment");
+		if (call->response)
+			MHD_add_response_header(call->response, "Retry-After", "1");
+		return send_answer(call, in);
+	}
 	return MHD_YES;
 }
 
@@ -226,10 +242,15 @@ static enum MHD_Result take_body(struct incoming *in, const char *data, size_t *
 		return MHD_NO;
 	if (need > in->room) {
 		size_t room = FAVO_MAX(need, in->room * 2);
-		char *bigger = realloc(in->body, room);
+		char *bigger;
 
+		room = FAVO_MIN(room, in->route->max_body + 1);
+		if (atomic_load(&in->server->bodies) + (room - in->room) > BODIES_MAX)
+			return MHD_NO;
+		bigger = realloc(in->body, room);
 		if (!bigger)
 			return MHD_NO;
+		atomic_fetch_add(&in->server->bodies, room - in->room);
 		in->body = bigger;
 		in->room = room;
 	}
@@ -270,9 +291,9 @@ static void *on_uri(void *ctx, const char *uri, struct MHD_Connection *connectio
 {
 	struct incoming *in = calloc(1, sizeof(*in));
 
-	(void)ctx;
 	(void)connection;
 	if (in) {
+		in->server = ctx;
 		in->uri = strdup(uri);
 		in->start_ms = favo_now_ms();
 	}
@@ -289,6 +310,7 @@ static void on_end(void *ctx, struct MHD_Connection *connection, void **state,
 	(void)code;
 	if (!in)
 		return;
+	atomic_fetch_sub(&in->server->bodies, in->room);
 	free(in->uri);
 	free(in->body);
 	free(in);
