@@ -34,8 +34,8 @@ struct options {
 	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
 		*hugepages, *restore;
 	uint64_t cpus, mem;
-	bool jail, rng, prealloc, shared, tune;
-	struct list initrds, disks, nets, vsocks, fss;
+	bool jail, rng, balloon, prealloc, shared, tune;
+	struct list initrds, disks, nets, vsocks, fss, pmems;
 };
 
 struct program {
@@ -66,6 +66,7 @@ LIST_FN(disks)
 LIST_FN(nets)
 LIST_FN(vsocks)
 LIST_FN(fss)
+LIST_FN(pmems)
 
 #define STR(name, arg, field, def, help)                                                 \
 	FAVO_OPT_STR(name, arg, struct options, field, FAVO_FROM_CLI, def, help)
@@ -93,12 +94,16 @@ static const struct favo_opt table[] = {
 		      "make guest memory a memfd that other processes can map"),
 	FAVO_OPT_FN("disk", "SPEC", add_disks, FAVO_FROM_CLI,
 		    "path=P|fd=N[,ro][,overlay=P|overlay-fd=N][,id=S]"),
+	FAVO_OPT_FN("pmem", "SPEC", add_pmems, FAVO_FROM_CLI,
+		    "path=P|fd=N: image file as read-only persistent memory"),
 	FAVO_OPT_FN("net", "SPEC", add_nets, FAVO_FROM_CLI,
 		    "tap=NAME|fd=N[,vhost=N|auto|off][,mac=MAC]"),
 	FAVO_OPT_FN("vsock", "SPEC", add_vsocks, FAVO_FROM_CLI, "cid=N[,fd=N]"),
 	FAVO_OPT_FN("fs", "SPEC", add_fss, FAVO_FROM_CLI,
 		    "socket=P|fd=N,tag=NAME[,queues=N]: shared directory (virtiofsd)"),
 	FAVO_OPT_FLAG("rng", struct options, rng, FAVO_FROM_CLI, "entropy device"),
+	FAVO_OPT_FLAG("balloon", struct options, balloon, FAVO_FROM_CLI,
+		      "give memory that the guest has free back to the host"),
 	STR("console", "SPEC", console, NULL, "fd=N|stdio|file=P: virtio console (hvc0)"),
 	STR("serial", "SPEC", serial, NULL,
 	    "fd=N|stdio|file=P: output of a serial port (ttyS0)"),
@@ -272,6 +277,9 @@ static int add_devices(struct program *p, struct favo_err *err)
 	ret = ret ? ret : add_all(p->vm, "fs", &o->fss, favo_fs_add, err);
 	if (ret == 0 && o->rng)
 		ret = favo_rng_add(p->vm, err);
+	ret = ret ? ret : add_all(p->vm, "pmem", &o->pmems, favo_pmem_add, err);
+	if (ret == 0 && o->balloon)
+		ret = favo_balloon_add(p->vm, err);
 	return ret;
 }
 

@@ -110,6 +110,7 @@ static int map_ram(struct favo_memory *mem, const struct favo_memory_opts *opts,
 	madvise(hva, opts->size, MADV_DONTDUMP);
 	mem->regions[0].hva = hva;
 	mem->page_size = huge ? HUGE_2M : FAVO_PAGE_SIZE;
+	mem->fixed = huge || opts->prealloc;
 	mem->fd = favo_steal_fd(&fd);
 	return 0;
 }
@@ -279,6 +280,24 @@ int favo_guest_write(struct favo_memory *mem, uint64_t gpa, const void *buf, siz
 	memcpy(p, buf, len);
 	favo_guest_dirty(mem, p, len);
 	return 0;
+}
+
+void favo_memory_discard(struct favo_memory *mem, void *ptr, uint64_t len)
+{
+	uint64_t offset = (uint64_t)((const uint8_t *)ptr - mem->regions[0].hva);
+	uint64_t start = (offset + FAVO_PAGE_SIZE - 1) & ~(FAVO_PAGE_SIZE - 1), end;
+
+	if (mem->fixed || offset >= mem->size || len > mem->size - offset)
+		return;
+	end = (offset + len) & ~(FAVO_PAGE_SIZE - 1);
+	if (start >= end)
+		return;
+	/* A failure costs memory, nothing else. */
+	if (mem->fd < 0)
+		(void)madvise(mem->regions[0].hva + start, end - start, MADV_DONTNEED);
+	else
+		(void)!fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				 (off_t)start, (off_t)(end - start));
 }
 
 #define BITS_PER_WORD (8 * sizeof(unsigned long))

@@ -54,6 +54,7 @@ struct favo_memory {
 	uint64_t size; /* sum of all regions */
 	uint64_t page_size; /* of the backing: 4 KiB or 2 MiB */
 	int fd; /* memfd of all regions, -1: private */
+	bool fixed; /* no page goes back to the host: huge or preallocated */
 	/*
 	 * Bit per 4 KiB page by its offset from the first region, set by devices; NULL unless migration
 	 * logs. Published with release order, so that a plain load is enough.
@@ -111,6 +112,13 @@ static inline void favo_guest_dirty(struct favo_memory *mem, const void *ptr,
 
 /* Start or stop the log of device writes. ENOMEM. Only while devices are paused. */
 int favo_memory_log(struct favo_memory *mem, bool on, struct favo_err *err);
+
+/*
+ * The guest does not need what is in len bytes at ptr (from favo_guest_ptr()):
+ * whole pages of it go back to the host and read as anything from then on.
+ * Does nothing where memory was taken for good: huge pages, preallocation.
+ */
+void favo_memory_discard(struct favo_memory *mem, void *ptr, uint64_t len);
 
 /* Test and clear the dirty bit of the page at this offset of all RAM. */
 bool favo_memory_fetch_dirty(struct favo_memory *mem, uint64_t offset);

@@ -319,6 +319,19 @@ void favo_vm_resume(struct favo_vm *vm)
 	pthread_mutex_unlock(&vm->pause_lock);
 }
 
+/* The host has no page for the guest's address, and KVM does not say which. */
+static void handle_no_memory(struct favo_vcpu *v)
+{
+	char bad[160];
+
+	if (favo_vm_find_bad_page(v->vm, bad, sizeof(bad)))
+		favo_vm_end(v->vm, FAVO_END_ERROR, "%s", bad);
+	else
+		favo_vm_end(v->vm, FAVO_END_ERROR,
+			    "vCPU %u: guest memory is not there (out of memory?)",
+			    v->index);
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct favo_vcpu *v = arg;
@@ -339,9 +352,7 @@ static void *vcpu_thread(void *arg)
 			continue;
 		}
 		if (errno == EFAULT)
-			favo_vm_end(v->vm, FAVO_END_ERROR,
-				    "vCPU %u: guest memory is not there (out of memory?)",
-				    v->index);
+			handle_no_memory(v);
 		else
 			favo_vm_end(v->vm, FAVO_END_ERROR, "vCPU %u: KVM_RUN: %s",
 				    v->index, strerror(errno));

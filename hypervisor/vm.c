@@ -26,6 +26,7 @@
 #define MAX_CPUS 254 /* xAPIC ids */
 #define MIN_MEMORY (16ULL << 20)
 #define GIB (1ULL << 30)
+#define FILES_ALIGN (2ULL << 20)
 
 static int check_kvm(struct favo_vm *vm, struct favo_err *err)
 {
@@ -172,6 +173,8 @@ static int build(struct favo_vm *vm, const struct favo_vm_opts *opts,
 	ret = ret ? ret : get_supported_cpuid(vm, cpuid, err);
 	ret = ret ? ret : favo_memory_new(&vm->mem, &opts->mem, err);
 	ret = ret ? ret : pick_windows(vm, &windows, err);
+	vm->files_gpa = (favo_memory_end(vm->mem) + FILES_ALIGN - 1) & ~(FILES_ALIGN - 1);
+	vm->files_end = windows.mem64_base;
 	ret = ret ? ret : map_memory(vm, err);
 	ret = ret ? ret : favo_irqs_new(&vm->irqs, vm->vm_fd, err);
 	ret = ret ? ret : favo_iobus_new(&vm->pio, err);
@@ -222,6 +225,7 @@ void favo_vm_free(struct favo_vm *vm)
 	favo_iobus_free(vm->mmio);
 	favo_iobus_free(vm->pio);
 	favo_irqs_free(vm->irqs);
+	favo_vm_unmap_files(vm);
 	favo_close(&vm->vm_fd);
 	favo_memory_free(vm->mem);
 	favo_close(&vm->kvm_fd);

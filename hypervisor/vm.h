@@ -20,6 +20,9 @@
 /* KVM itself offers 32764; RAM, configuration space and BAR pages need few. */
 #define FAVO_VM_SLOTS 512
 
+/* Image files that guests read as memory, at most. */
+#define FAVO_VM_FILES 8
+
 struct favo_pci_bus;
 struct favo_platform;
 struct favo_vcpu;
@@ -32,6 +35,14 @@ enum favo_end {
 	FAVO_END_RESET, /* the guest asked for a reset: 10 */
 	FAVO_END_PANIC, /* the guest's kernel panicked or died: 11 */
 	FAVO_END_ERROR, /* KVM or VMM error: 12 */
+};
+
+/* A file mapped as read-only guest memory: no RAM, devices never reach it. */
+struct favo_vm_file {
+	uint8_t *hva;
+	uint64_t gpa, size;
+	int slot;
+	char name[64];
 };
 
 struct favo_vm {
@@ -54,6 +65,11 @@ struct favo_vm {
 
 	pthread_mutex_t slots_lock;
 	uint64_t slots[FAVO_VM_SLOTS / 64]; /* KVM memory slots in use */
+
+	/* Changed during set-up only: between RAM and the 64-bit PCI window. */
+	uint64_t files_gpa, files_end;
+	struct favo_vm_file files[FAVO_VM_FILES];
+	unsigned nfiles;
 
 	struct favo_platform *platform;
 
@@ -126,3 +142,21 @@ void favo_vm_end(struct favo_vm *vm, enum favo_end end, const char *detail, ...)
 int favo_vm_map(struct favo_vm *vm, uint64_t gpa, uint64_t size, void *hva,
 		bool readonly);
 void favo_vm_unmap(struct favo_vm *vm, int slot);
+
+/*
+ * Show size bytes at hva, the mapping of a file, to the guest as read-only
+ * memory at the next free address above RAM (a multiple of 2 MiB, as size is).
+ * The mapping then belongs to the VM. During set-up. ENOTSUP: KVM cannot;
+ * ENOSPC: the CPU has too few address bits.
+ */
+int favo_vm_map_file(struct favo_vm *vm, const char *name, void *hva, uint64_t size,
+		     uint64_t *gpa, struct favo_err *err);
+/* After the vCPUs stopped. */
+void favo_vm_unmap_files(struct favo_vm *vm);
+
+/*
+ * Look for a page of a file that cannot be read (an I/O error, a file cut
+ * short) after a vCPU stopped with EFAULT; true when text names one. Reads the
+ * files from their start.
+ */
+bool favo_vm_find_bad_page(struct favo_vm *vm, char *text, size_t size);

@@ -22,3 +22,6 @@ int favo_rng_add(struct favo_vm *vm, struct favo_err *err);
 int favo_console_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
 /* socket=P|fd=N,tag=NAME[,queues=N]: shared directory by a vhost-user process */
 int favo_fs_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
+/* path=P|fd=N: a file or block device as read-only persistent memory */
+int favo_pmem_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
+int favo_balloon_add(struct favo_vm *vm, struct favo_err *err);

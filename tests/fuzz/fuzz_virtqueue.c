@@ -61,7 +61,7 @@ static void add_device(struct favo_vm *vm, unsigned which, int *wire)
 	char spec[64];
 	int pair[2], ret = -1;
 
-	switch (which % 5) {
+	switch (which % 7) {
 	case 0:
 		snprintf(spec, sizeof(spec), "fd=%d,io=sync,temp",
 			 memory_file(DISK_SIZE));
@@ -86,6 +86,13 @@ static void add_device(struct favo_vm *vm, unsigned which, int *wire)
 	case 4:
 		snprintf(spec, sizeof(spec), "fd=%d,cap=4096", memory_file(0));
 		ret = favo_console_add(vm, spec, NULL);
+		break;
+	case 5:
+		ret = favo_balloon_add(vm, NULL);
+		break;
+	case 6:
+		snprintf(spec, sizeof(spec), "fd=%d", memory_file(DISK_SIZE));
+		ret = favo_pmem_add(vm, spec, NULL);
 		break;
 	}
 	if (ret < 0)

@@ -129,6 +129,8 @@ int fake_vm_new(struct favo_vm **out, uint64_t mem_size, struct favo_err *err)
 	vm->readonly_slots = true;
 	vm->ncpus = 1;
 	vm->phys_bits = 40;
+	vm->files_gpa = FAVO_GPA_HIGH;
+	vm->files_end = windows.mem64_base;
 	pthread_mutex_init(&vm->slots_lock, NULL);
 	pthread_mutex_init(&vm->end_lock, NULL);
 	ret = favo_memory_new(&vm->mem, &opts, err);
@@ -154,6 +156,7 @@ void fake_vm_free(struct favo_vm *vm)
 	favo_iobus_free(vm->mmio);
 	favo_iobus_free(vm->pio);
 	favo_irqs_free(vm->irqs);
+	favo_vm_unmap_files(vm);
 	favo_memory_free(vm->mem);
 	free(vm);
 }
