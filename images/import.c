@@ -20,6 +20,7 @@
 #include "images/initramfs.h"
 #include "images/kernel.h"
 #include "images/osrelease.h"
+#include "images/source.h"
 
 #define OS_RELEASE_MAX 65536
 
@@ -348,25 +349,24 @@ int favo_import_path(struct favo_store *store, const char *path,
 		     struct favo_err *err)
 {
 	favo_autofree char *tmp = favo_asprintf("%s/tmp", favo_store_path(store));
-	favo_autotree struct favo_tree *tree = NULL;
-	favo_autoclose int fd = -1;
+	struct favo_source source = {.tmp_dir = tmp,
+				     .partition = import->partition,
+				     .note = import->note,
+				     .progress = import->progress,
+				     .user = import->user};
+	struct favo_import full = *import;
 	int64_t start = favo_now_ms();
-	struct stat st;
 	int ret;
 
 	if (!tmp)
 		return favo_fail(err, ENOMEM, "out of memory");
-	if (strcmp(path, "-") != 0) {
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &st) < 0)
-			return favo_fail(err, errno, "%s: %m", path);
-		ret = S_ISDIR(st.st_mode) ? favo_tree_load_dir(&tree, path, err)
-					  : favo_tree_load_tar(&tree, fd, tmp, err);
-	} else {
-		ret = favo_tree_load_tar(&tree, STDIN_FILENO, tmp, err);
+	ret = favo_source_load(&source, path, err);
+	if (ret == 0) {
+		result->tree_ms = favo_now_ms() - start;
+		if (!full.source)
+			full.source = source.origin;
+		ret = favo_import_tree(store, source.tree, &full, result, err);
 	}
-	if (ret < 0)
-		return favo_wrap(err, ret, "%s", path);
-	result->tree_ms = favo_now_ms() - start;
-	return favo_import_tree(store, tree, import, result, err);
+	favo_source_fini(&source);
+	return ret;
 }

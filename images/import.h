@@ -25,7 +25,8 @@ struct favo_import {
 	const char *site_modules;
 	const char *const *drop; /* more patterns to remove, may be NULL */
 	size_t n_drop;
-	const json_t *source; /* for the manifest: where the tree is from */
+	const json_t *source; /* for the manifest; NULL: what the source says */
+	unsigned int partition; /* root of a disk image; 0: look for it */
 	favo_progress_fn *progress; /* may be NULL */
 	favo_note_fn *note; /* may be NULL */
 	void *user;
@@ -52,7 +53,7 @@ int favo_import_tree(struct favo_store *store, struct favo_tree *tree,
 		     const struct favo_import *import, struct favo_import_result *result,
 		     struct favo_err *err);
 
-/* The same from a folder, or from a tar in any compression ("-" is stdin). */
+/* The same from any text that favo_source_load() takes. */
 int favo_import_path(struct favo_store *store, const char *path,
 		     const struct favo_import *import, struct favo_import_result *result,
 		     struct favo_err *err);

@@ -22,6 +22,7 @@
 #include "common/util.h"
 #include "images/index.h"
 #include "images/recipe.h"
+#include "images/source.h"
 #include "images/store.h"
 #include "provision/cli/target.h"
 
@@ -34,6 +35,7 @@ struct args {
 	char *kernel;
 	char *modules;
 	char *cmdline;
+	uint64_t partition;
 	bool json;
 	bool quiet;
 };
@@ -289,39 +291,21 @@ static int run_build(struct favo_cli *cli, int argc, char **argv, struct favo_er
 
 /* ---- import ---- */
 
-/* "debian12" of "/srv/debian12.tar.xz" */
-static char *name_of_path(const char *path)
-{
-	favo_autofree char *full = realpath(path, NULL);
-	const char *base = full ? strrchr(full, '/') + 1 : path;
-	const char *end = strstr(base, ".tar");
-
-	if (!end && strlen(base) > 4 && strcmp(base + strlen(base) - 4, ".tgz") == 0)
-		end = base + strlen(base) - 4;
-	return strndup(base, end ? (size_t)(end - base) : strlen(base));
-}
-
-static int import_words(struct favo_cli *cli, const struct args *args, const char *path,
+static int import_words(struct favo_cli *cli, const struct args *args, const char *text,
 			struct favo_err *err)
 {
 	struct favo_cli_target target = {0};
 	favo_autofree char *name = NULL;
-	favo_autojson json_t *source = NULL;
 	struct favo_import_result result = {0};
 	struct progress progress;
 	struct favo_import import = import_of(cli, args, &progress);
 	struct favo_image_name parsed;
-	struct stat st;
 	int ret;
 
-	if (!args->name && strcmp(path, "-") == 0)
+	if (!args->name && strcmp(text, "-") == 0)
 		return favo_cli_usage(err, "give --name when the tar comes from stdin");
-	if (strcmp(path, "-") != 0 && stat(path, &st) < 0)
-		return favo_fail(err, errno, "%s: %m", path);
-	name = args->name ? strdup(args->name) : name_of_path(path);
-	source = json_pack("{s:s}", "kind",
-			   strcmp(path, "-") != 0 && S_ISDIR(st.st_mode) ? "dir" : "tar");
-	if (!name || !source)
+	name = args->name ? strdup(args->name) : favo_source_name(text);
+	if (!name)
 		return favo_fail(err, ENOMEM, "out of memory");
 	if (favo_image_name_parse(&parsed, name, err) < 0)
 		return favo_wrap(err, -EINVAL, "give a name with --name");
@@ -329,8 +313,8 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 	if (ret < 0)
 		return ret;
 	import.name = target.name;
-	import.source = source;
-	ret = favo_import_path(target.store, path, &import, &result, err);
+	import.partition = (unsigned int)args->partition;
+	ret = favo_import_path(target.store, text, &import, &result, err);
 	end_line(&progress);
 	if (ret == 0)
 		ret = finish(cli, &target, &result, &progress, err);
@@ -340,13 +324,22 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 
 static int run_import(struct favo_cli *cli, int argc, char **argv, struct favo_err *err)
 {
-	static const struct favo_opt rows[] = {NAME_ROW, KERNEL_ROWS, QUIET_ROW};
+	static const struct favo_opt rows[] = {
+		NAME_ROW,
+		FAVO_OPT_U64("partition", "N", struct args, partition, FAVO_FROM_CLI,
+			     NULL,
+			     "root file system of a disk image, as told when there "
+			     "are several"),
+		KERNEL_ROWS,
+		QUIET_ROW,
+	};
 	struct args args = {0};
 	struct favo_opts opts = {
 		.program = argv[0],
-		.synopsis = "[OPTION]... DIR|TAR|-",
-		.about = "Import a root file system: a folder, a tar file, or a tar on "
-			 "stdin.",
+		.synopsis = "[OPTION]... SOURCE",
+		.about =
+			"Import a root file system: a folder, a tar file (- is stdin), a "
+			"squashfs file, or a disk image (raw, qcow2, VMDK, VDI).",
 		.table = rows,
 		.n = FAVO_ARRAY_SIZE(rows),
 		.target = &args,
