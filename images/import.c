@@ -293,7 +293,9 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 			  (json_int_t)r->initramfs_bytes);
 	if (!manifest ||
 	    (import->source &&
-	     json_object_set(manifest, "source", (json_t *)import->source) < 0))
+	     json_object_set(manifest, "source", (json_t *)import->source) < 0) ||
+	    (import->config && json_object_size(import->config) &&
+	     json_object_set(manifest, "config", (json_t *)import->config) < 0))
 		return favo_fail(err, ENOMEM, "out of memory");
 	ret = favo_store_commit(job->tx, manifest, &job->name, &r->id, err);
 	r->store_ms += favo_now_ms() - start;
@@ -351,6 +353,8 @@ int favo_import_path(struct favo_store *store, const char *path,
 	favo_autofree char *tmp = favo_asprintf("%s/tmp", favo_store_path(store));
 	struct favo_source source = {.tmp_dir = tmp,
 				     .partition = import->partition,
+				     .registry_http = import->registry_http,
+				     .max_bytes = import->max_bytes,
 				     .note = import->note,
 				     .progress = import->progress,
 				     .user = import->user};
@@ -365,6 +369,8 @@ int favo_import_path(struct favo_store *store, const char *path,
 		result->tree_ms = favo_now_ms() - start;
 		if (!full.source)
 			full.source = source.origin;
+		if (!full.config)
+			full.config = source.config;
 		ret = favo_import_tree(store, source.tree, &full, result, err);
 	}
 	favo_source_fini(&source);

@@ -26,7 +26,10 @@ struct favo_import {
 	const char *const *drop; /* more patterns to remove, may be NULL */
 	size_t n_drop;
 	const json_t *source; /* for the manifest; NULL: what the source says */
+	const json_t *config; /* the same: what a container says of its processes */
 	unsigned int partition; /* root of a disk image; 0: look for it */
+	const char *registry_http; /* registries without TLS, "HOST[:PORT],..." */
+	uint64_t max_bytes; /* of a container image's contents; 0: 64 GiB */
 	favo_progress_fn *progress; /* may be NULL */
 	favo_note_fn *note; /* may be NULL */
 	void *user;

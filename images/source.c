@@ -18,6 +18,7 @@
 #include "common/util.h"
 #include "images/confine.h"
 #include "images/disk.h"
+#include "images/oci.h"
 
 static int describe(struct favo_source *source, const char *kind, struct favo_err *err)
 {
@@ -125,6 +126,80 @@ static int load_vdi(struct favo_source *source, const char *path, struct favo_er
 	return load_disk(source, path, FAVO_DISK_VDI, "vdi", err);
 }
 
+static int load_oci(struct favo_source *source, const char *scheme, const char *rest,
+		    struct favo_err *err)
+{
+	struct favo_oci_params params = {.spool_dir = source->tmp_dir,
+					 .max_bytes = source->max_bytes,
+					 .http_hosts = source->registry_http,
+					 .progress = source->progress,
+					 .user = source->user};
+	favo_autofree char *text = favo_asprintf("%s%s", scheme, rest);
+	struct favo_oci_image image = {0};
+	struct favo_oci_ref ref = {0};
+	int ret = text ? favo_oci_ref_parse(&ref, text, err)
+		       : favo_fail(err, ENOMEM, "out of memory");
+
+	if (ret == 0)
+		ret = favo_oci_load(&source->tree, &image, &ref, &params, err);
+	favo_oci_ref_fini(&ref);
+	if (ret < 0)
+		return ret;
+	source->origin = favo_steal_ptr(&image.source);
+	source->config = favo_steal_ptr(&image.config);
+	return 0;
+}
+
+static int load_docker(struct favo_source *source, const char *rest, struct favo_err *err)
+{
+	return load_oci(source, "docker://", rest, err);
+}
+
+static int load_layout(struct favo_source *source, const char *rest, struct favo_err *err)
+{
+	return load_oci(source, "oci:", rest, err);
+}
+
+static int load_oci_archive(struct favo_source *source, const char *rest,
+			    struct favo_err *err)
+{
+	return load_oci(source, "oci-archive:", rest, err);
+}
+
+static int load_docker_archive(struct favo_source *source, const char *rest,
+			       struct favo_err *err)
+{
+	return load_oci(source, "docker-archive:", rest, err);
+}
+
+/* A tar without scheme: a root file system, or the archive of an image. */
+static int load_some_tar(struct favo_source *source, const char *path,
+			 struct favo_err *err)
+{
+	bool oci, docker;
+	int ret = load_tar(source, path, err);
+
+	if (ret < 0 || strcmp(path, "-") == 0)
+		return ret;
+	oci = favo_tree_find(source->tree, "oci-layout") &&
+	      favo_tree_find(source->tree, "index.json");
+	docker = favo_tree_find(source->tree, "manifest.json") &&
+		 !favo_tree_find(source->tree, "usr") &&
+		 !favo_tree_find(source->tree, "bin");
+	if (!oci && !docker)
+		return 0;
+	favo_source_fini(source);
+	return oci ? load_oci_archive(source, path, err)
+		   : load_docker_archive(source, path, err);
+}
+
+static int load_folder(struct favo_source *source, const char *path, int fd,
+		       struct favo_err *err)
+{
+	return faccessat(fd, "oci-layout", F_OK, 0) == 0 ? load_layout(source, path, err)
+							 : load_dir(source, path, err);
+}
+
 /* A path without scheme. */
 static int load_path(struct favo_source *source, const char *path, struct favo_err *err)
 {
@@ -141,7 +216,7 @@ static int load_path(struct favo_source *source, const char *path, struct favo_e
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return favo_fail(err, errno, "%m");
 	if (S_ISDIR(st.st_mode))
-		return load_dir(source, path, err);
+		return load_folder(source, path, fd, err);
 	n = S_ISREG(st.st_mode) ? pread(fd, head, FAVO_DISK_HEAD, 0) : 0;
 	switch (n > 0 ? favo_disk_detect(head, (size_t)n) : FAVO_DISK_NONE) {
 	case FAVO_DISK_SQUASHFS:
@@ -166,16 +241,24 @@ static int load_path(struct favo_source *source, const char *path, struct favo_e
 	case FAVO_DISK_NONE:
 		break;
 	}
-	return load_tar(source, path, err);
+	return load_some_tar(source, path, err);
 }
 
 static const struct {
 	const char *scheme;
 	int (*load)(struct favo_source *source, const char *rest, struct favo_err *err);
 } schemes[] = {
-	{"dir:", load_dir}, {"tar:", load_tar},	    {"sqsh:", load_squashfs},
-	{"raw:", load_raw}, {"qcow2:", load_qcow2}, {"vmdk:", load_vmdk},
+	{"dir:", load_dir},
+	{"tar:", load_tar},
+	{"sqsh:", load_squashfs},
+	{"raw:", load_raw},
+	{"qcow2:", load_qcow2},
+	{"vmdk:", load_vmdk},
 	{"vdi:", load_vdi},
+	{"docker://", load_docker},
+	{"oci:", load_layout},
+	{"oci-archive:", load_oci_archive},
+	{"docker-archive:", load_docker_archive},
 };
 
 int favo_source_load(struct favo_source *source, const char *text, struct favo_err *err)
@@ -198,8 +281,22 @@ void favo_source_fini(struct favo_source *source)
 {
 	favo_tree_free(source->tree);
 	json_decref(source->origin);
+	json_decref(source->config);
 	source->tree = NULL;
 	source->origin = NULL;
+	source->config = NULL;
+}
+
+static char *name_of_image(const char *text)
+{
+	struct favo_oci_ref ref = {0};
+	char *name;
+
+	if (favo_oci_ref_parse(&ref, text, NULL) < 0)
+		return strdup(text); /* loading it will say what is wrong */
+	name = favo_oci_ref_name(&ref);
+	favo_oci_ref_fini(&ref);
+	return name;
 }
 
 char *favo_source_name(const char *text)
@@ -209,6 +306,8 @@ char *favo_source_name(const char *text)
 	favo_autofree char *full = NULL;
 	const char *base, *end = NULL;
 
+	if (favo_oci_is_ref(text))
+		return name_of_image(text);
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(schemes); i++)
 		if (strncmp(text, schemes[i].scheme, strlen(schemes[i].scheme)) == 0)
 			text += strlen(schemes[i].scheme);

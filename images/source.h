@@ -15,12 +15,15 @@ struct favo_source {
 	/* What the caller sets. */
 	const char *tmp_dir; /* for spool files, on a file system with room */
 	unsigned int partition; /* root of a disk image; 0: look for it */
+	const char *registry_http; /* registries without TLS, "HOST[:PORT],..." */
+	uint64_t max_bytes; /* of a container image's contents; 0: 64 GiB */
 	favo_note_fn *note; /* may be NULL */
 	favo_progress_fn *progress; /* may be NULL */
 	void *user;
 	/* What comes out. */
 	struct favo_tree *tree;
 	json_t *origin; /* member "source" of the manifest */
+	json_t *config; /* member "config"; NULL unless a container image */
 };
 
 /*

@@ -4,7 +4,7 @@
  * sorted, so that the order in which a source delivers them has no effect on
  * the result, and look-ups are binary searches.
  */
-#include "images/tree.h"
+#include "images/tree_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,13 +19,13 @@
 
 #define SYMLINKS_MAX 40
 
-static void inode_unref(struct favo_inode *inode)
+void favo_inode_unref(struct favo_inode *inode)
 {
 	if (!S_ISDIR(inode->mode) && --inode->nlink > 0)
 		return;
 	for (size_t i = 0; i < inode->n_entries; i++) {
 		free(inode->entries[i].name);
-		inode_unref(inode->entries[i].inode);
+		favo_inode_unref(inode->entries[i].inode);
 	}
 	for (size_t i = 0; i < inode->n_xattrs; i++) {
 		free(inode->xattrs[i].name);
@@ -55,6 +55,7 @@ static void inode_reset(struct favo_inode *inode, mode_t mode)
 	inode->content = FAVO_CONTENT_NONE;
 	inode->size = 0;
 	inode->mode = mode;
+	inode->layer &= FAVO_LAYER_OPAQUE;
 }
 
 int favo_tree_new(struct favo_tree **out, struct favo_err *err)
@@ -79,7 +80,7 @@ void favo_tree_free(struct favo_tree *tree)
 	if (!tree)
 		return;
 	if (tree->root)
-		inode_unref(tree->root);
+		favo_inode_unref(tree->root);
 	favo_close(&tree->spool_fd);
 	favo_close(&tree->host_fd);
 	free(tree);
@@ -88,7 +89,7 @@ void favo_tree_free(struct favo_tree *tree)
 /* ---- entries ---- */
 
 /* Position of name, or where it belongs; *found says which. */
-static size_t search(const struct favo_inode *dir, const char *name, bool *found)
+size_t favo_dir_search(const struct favo_inode *dir, const char *name, bool *found)
 {
 	size_t low = 0, high = dir->n_entries, mid;
 	int order;
@@ -115,17 +116,17 @@ static size_t search(const struct favo_inode *dir, const char *name, bool *found
 struct favo_inode *favo_inode_child(const struct favo_inode *dir, const char *name)
 {
 	bool found;
-	size_t at = search(dir, name, &found);
+	size_t at = favo_dir_search(dir, name, &found);
 
 	return found ? dir->entries[at].inode : NULL;
 }
 
-static int dir_insert(struct favo_inode *dir, const char *name, struct favo_inode *inode,
-		      struct favo_err *err)
+int favo_dir_insert(struct favo_inode *dir, const char *name, struct favo_inode *inode,
+		    struct favo_err *err)
 {
 	size_t size = dir->entries_size ? 2 * dir->entries_size : 8;
 	bool found;
-	size_t at = search(dir, name, &found);
+	size_t at = favo_dir_search(dir, name, &found);
 	struct favo_dentry *grown;
 	char *copy;
 
@@ -146,17 +147,17 @@ static int dir_insert(struct favo_inode *dir, const char *name, struct favo_inod
 	return 0;
 }
 
-static void dir_remove(struct favo_inode *dir, size_t at)
+void favo_dir_remove(struct favo_inode *dir, size_t at)
 {
 	free(dir->entries[at].name);
-	inode_unref(dir->entries[at].inode);
+	favo_inode_unref(dir->entries[at].inode);
 	dir->n_entries--;
 	memmove(dir->entries + at, dir->entries + at + 1,
 		(dir->n_entries - at) * sizeof(*dir->entries));
 }
 
-static int new_child(struct favo_tree *tree, struct favo_inode *dir, const char *name,
-		     mode_t mode, struct favo_inode **out, struct favo_err *err)
+int favo_dir_new_child(struct favo_tree *tree, struct favo_inode *dir, const char *name,
+		       mode_t mode, struct favo_inode **out, struct favo_err *err)
 {
 	struct favo_inode *inode;
 	int ret;
@@ -168,7 +169,7 @@ static int new_child(struct favo_tree *tree, struct favo_inode *dir, const char 
 		return favo_fail(err, ENOMEM, "out of memory");
 	inode->mode = mode;
 	inode->nlink = 1;
-	ret = dir_insert(dir, name, inode, err);
+	ret = favo_dir_insert(dir, name, inode, err);
 	if (ret < 0) {
 		free(inode);
 		return ret;
@@ -212,8 +213,9 @@ static int next_part(const char **path, char part[NAME_MAX + 1], struct favo_err
  * Folder that holds the last part of path, and that part ("" for the root).
  * Missing folders are made when create is set, else -ENOENT.
  */
-static int walk(struct favo_tree *tree, const char *path, bool create,
-		struct favo_inode **parent, char last[NAME_MAX + 1], struct favo_err *err)
+int favo_tree_walk(struct favo_tree *tree, const char *path, bool create,
+		   struct favo_inode **parent, char last[NAME_MAX + 1],
+		   struct favo_err *err)
 {
 	struct favo_inode *dir = tree->root, *child;
 	char part[NAME_MAX + 1];
@@ -229,11 +231,15 @@ static int walk(struct favo_tree *tree, const char *path, bool create,
 			child = favo_inode_child(dir, last);
 			if (!child && !create)
 				return favo_fail(err, ENOENT, "%s: no such file", path);
-			if (!child)
-				ret = new_child(tree, dir, last, S_IFDIR | 0755, &child,
-						err);
-			if (ret < 0)
-				return favo_wrap(err, ret, "%s", path);
+			if (!child) {
+				ret = favo_dir_new_child(tree, dir, last, S_IFDIR | 0755,
+							 &child, err);
+				if (ret < 0)
+					return favo_wrap(err, ret, "%s", path);
+				child->layer = FAVO_LAYER_IMPLICIT;
+			}
+			if (create)
+				child->layer &= ~FAVO_LAYER_WHITEOUT;
 			if (S_ISLNK(child->mode))
 				return favo_fail(err, ELOOP,
 						 "%s: leads through the symlink %s", path,
@@ -258,7 +264,7 @@ int favo_tree_put(struct favo_tree *tree, const char *path, mode_t mode,
 	char name[NAME_MAX + 1];
 	bool found;
 	size_t at;
-	int ret = walk(tree, path, true, &dir, name, err);
+	int ret = favo_tree_walk(tree, path, true, &dir, name, err);
 
 	if (ret < 0)
 		return ret;
@@ -270,7 +276,7 @@ int favo_tree_put(struct favo_tree *tree, const char *path, mode_t mode,
 		*out = tree->root;
 		return 0;
 	}
-	at = search(dir, name, &found);
+	at = favo_dir_search(dir, name, &found);
 	if (found) {
 		inode = dir->entries[at].inode;
 		if (S_ISDIR(inode->mode) && S_ISDIR(mode)) {
@@ -278,9 +284,9 @@ int favo_tree_put(struct favo_tree *tree, const char *path, mode_t mode,
 			*out = inode;
 			return 0;
 		}
-		dir_remove(dir, at);
+		favo_dir_remove(dir, at);
 	}
-	return new_child(tree, dir, name, mode, out, err);
+	return favo_dir_new_child(tree, dir, name, mode, out, err);
 }
 
 int favo_tree_link(struct favo_tree *tree, const char *path, const char *target,
@@ -290,7 +296,7 @@ int favo_tree_link(struct favo_tree *tree, const char *path, const char *target,
 	char name[NAME_MAX + 1];
 	bool found;
 	size_t at;
-	int ret = walk(tree, target, false, &dir, name, err);
+	int ret = favo_tree_walk(tree, target, false, &dir, name, err);
 
 	if (ret < 0)
 		return favo_wrap(err, ret, "%s: hard link", path);
@@ -301,18 +307,18 @@ int favo_tree_link(struct favo_tree *tree, const char *path, const char *target,
 	if (S_ISDIR(inode->mode))
 		return favo_fail(err, EINVAL, "%s: hard link to the folder %s", path,
 				 target);
-	ret = walk(tree, path, true, &dir, name, err);
+	ret = favo_tree_walk(tree, path, true, &dir, name, err);
 	if (ret < 0)
 		return ret;
 	if (!name[0])
 		return favo_fail(err, EINVAL, "%s: the root must be a folder", path);
 	inode->nlink++; /* first, should path be the only name of inode */
-	at = search(dir, name, &found);
+	at = favo_dir_search(dir, name, &found);
 	if (found)
-		dir_remove(dir, at);
-	ret = dir_insert(dir, name, inode, err);
+		favo_dir_remove(dir, at);
+	ret = favo_dir_insert(dir, name, inode, err);
 	if (ret < 0)
-		inode_unref(inode);
+		favo_inode_unref(inode);
 	return ret;
 }
 
@@ -389,15 +395,15 @@ int favo_tree_remove(struct favo_tree *tree, const char *path, struct favo_err *
 	char name[NAME_MAX + 1];
 	bool found = false;
 	size_t at = 0;
-	int ret = walk(tree, path, false, &dir, name, err);
+	int ret = favo_tree_walk(tree, path, false, &dir, name, err);
 
 	if (ret < 0)
 		return ret;
 	if (name[0])
-		at = search(dir, name, &found);
+		at = favo_dir_search(dir, name, &found);
 	if (!found)
 		return favo_fail(err, ENOENT, "%s: no such file", path);
-	dir_remove(dir, at);
+	favo_dir_remove(dir, at);
 	return 0;
 }
 
@@ -432,7 +438,7 @@ static int remove_below(struct match *match, struct favo_inode *dir, size_t len,
 		if (matches(match)) {
 			if (match->seen)
 				match->seen(match->path, match->user);
-			dir_remove(dir, i);
+			favo_dir_remove(dir, i);
 			continue;
 		}
 		child = dir->entries[i].inode;

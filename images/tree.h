@@ -51,6 +51,7 @@ struct favo_inode {
 	struct favo_dentry *entries; /* of a folder, sorted by name in byte order */
 	size_t n_entries, entries_size;
 	uint64_t mark; /* for the EROFS writer */
+	unsigned int layer; /* enum favo_layer_flag, of one layer's tree; layer.h */
 };
 
 struct favo_dentry {

@@ -24,6 +24,8 @@ static const struct favo_opt rows[] = {
 	    "where favod answers, seen from nodes and submit hosts"),
 	STR("munge-socket", "PATH", munge_socket, "",
 	    "socket of munged; empty: MUNGE's default"),
+	STR("registry-http", "HOST[:PORT],...", registry_http, "",
+	    "container registries that are spoken to without TLS"),
 	STR("state-dir", "DIR", state_dir, "/var/lib/favo",
 	    "what survives a restart: registry, image cache, VM directories"),
 	STR("run-dir", "DIR", run_dir, "/run/favo", "sockets and marks of running jobs"),

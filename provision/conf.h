@@ -18,6 +18,7 @@ struct favo_conf {
 	/* both sides */
 	char *favod_url;
 	char *munge_socket;
+	char *registry_http;
 	char *state_dir;
 	char *run_dir;
 	char *log_level;

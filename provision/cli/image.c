@@ -36,6 +36,7 @@ struct args {
 	char *modules;
 	char *cmdline;
 	uint64_t partition;
+	uint64_t max_bytes;
 	bool json;
 	bool quiet;
 };
@@ -166,6 +167,8 @@ static struct favo_import import_of(const struct favo_cli *cli, const struct arg
 				    .modules = args->modules,
 				    .site_kernel = text_or_null(cli->conf.site_kernel),
 				    .site_modules = text_or_null(cli->conf.site_modules),
+				    .registry_http = cli->conf.registry_http,
+				    .max_bytes = args->max_bytes,
 				    .note = show_note,
 				    .progress = show_progress,
 				    .user = progress};
@@ -330,6 +333,8 @@ static int run_import(struct favo_cli *cli, int argc, char **argv, struct favo_e
 			     NULL,
 			     "root file system of a disk image, as told when there "
 			     "are several"),
+		FAVO_OPT_SIZE("max-size", "SIZE", struct args, max_bytes, FAVO_FROM_CLI,
+			      "0", "bound of a container image's contents [64G]"),
 		KERNEL_ROWS,
 		QUIET_ROW,
 	};
@@ -339,7 +344,9 @@ static int run_import(struct favo_cli *cli, int argc, char **argv, struct favo_e
 		.synopsis = "[OPTION]... SOURCE",
 		.about =
 			"Import a root file system: a folder, a tar file (- is stdin), a "
-			"squashfs file, or a disk image (raw, qcow2, VMDK, VDI).",
+			"squashfs file, a disk image (raw, qcow2, VMDK, VDI), or a "
+			"container image (docker://[USER@][HOST/]NAME[:TAG|@DIGEST], "
+			"oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE).",
 		.table = rows,
 		.n = FAVO_ARRAY_SIZE(rows),
 		.target = &args,
