@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 
@@ -18,6 +19,7 @@
 #include "common/util.h"
 #include "hypervisor/control.h"
 #include "hypervisor/jail.h"
+#include "hypervisor/probe.h"
 #include "hypervisor/snapshot.h"
 #include "hypervisor/virtio/devices.h"
 #include "hypervisor/vm.h"
@@ -34,7 +36,7 @@ struct options {
 	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
 		*hugepages, *restore;
 	uint64_t cpus, mem;
-	bool jail, rng, balloon, prealloc, shared, tune;
+	bool jail, rng, balloon, prealloc, shared, tune, probe;
 	struct list initrds, disks, nets, vsocks, fss, pmems;
 };
 
@@ -112,6 +114,8 @@ static const struct favo_opt table[] = {
 	    "fd=N|file=P: events, one JSON object a line"),
 	FAVO_OPT_FLAG("jail", struct options, jail, FAVO_FROM_CLI,
 		      "give up all access to the host before the guest starts"),
+	FAVO_OPT_FLAG("probe", struct options, probe, FAVO_FROM_CLI,
+		      "run a guest of a few bytes, tell whether it worked, and exit"),
 };
 
 /* Take over descriptor number text, or open a path. */
@@ -415,6 +419,20 @@ static int finish(struct program *p, int ret, const struct favo_err *err)
 	return code;
 }
 
+/* One line of JSON; what failed is the error. */
+static int probe(const struct options *o, struct favo_err *err)
+{
+	favo_autoclose int fd = open_spec("kvm", o->kvm, O_RDWR, err);
+	struct favo_probe p;
+	int ret = fd < 0 ? fd : favo_probe_run(fd, &p, err);
+
+	if (ret < 0)
+		return fd < 0 ? ret : favo_wrap(err, ret, "%s", o->kvm);
+	printf("{\"kvm\":%d,\"guest_us\":%lld,\"max_vcpus\":%u}\n", p.api,
+	       (long long)p.took_us, p.max_vcpus);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct program p = {.events_fd = -1, .signal_fd = -1, .start_ns = favo_now_ns()};
@@ -438,6 +456,13 @@ int main(int argc, char **argv)
 		return 0;
 	if (ret == 0 && first < argc)
 		ret = favo_fail(&err, EINVAL, "unexpected argument \"%s\"", argv[first]);
+	if (ret == 0 && p.opts.probe) {
+		ret = probe(&p.opts, &err);
+		if (ret < 0)
+			favo_log(FAVO_ERROR, "%s", err.msg);
+		favo_opts_fini(&opts);
+		return ret < 0 ? 12 : 0;
+	}
 	if (ret == 0 && p.opts.events) {
 		p.events_fd = open_output("events", p.opts.events, &err);
 		ret = FAVO_MIN(p.events_fd, 0);

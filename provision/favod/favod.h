@@ -15,6 +15,7 @@
 #include "common/err.h"
 #include "images/store.h"
 #include "provision/conf.h"
+#include "provision/favod/node_health.h"
 #include "provision/favod/limit.h"
 #include "provision/favod/registry.h"
 #include "provision/grant.h"
@@ -25,6 +26,7 @@ struct favo_favod {
 	struct favo_store *store;
 	struct favo_registry *registry;
 	struct favo_limit *limit;
+	struct favo_node_health *health;
 	int64_t started; /* seconds since 1970 */
 };
 

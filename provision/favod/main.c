@@ -157,11 +157,15 @@ static int open_all(struct favo_favod *d, struct favo_err *err)
 				      err);
 	if (ret == 0)
 		ret = favo_registry_open(&d->registry, path, err);
+	d->health = favo_node_health_new();
+	if (ret == 0 && !d->health)
+		ret = favo_fail(err, ENOMEM, "allocate the nodes' health");
 	return ret;
 }
 
 static void close_all(struct favo_favod *d)
 {
+	favo_node_health_free(d->health);
 	favo_registry_close(d->registry);
 	favo_store_close(d->store);
 	favo_grant_key_free(d->key);

@@ -155,6 +155,24 @@ static void post_grant(struct favo_favod *d, struct favo_call *call)
 				 (json_int_t)g.expires));
 }
 
+/* The node's word on itself, once its report was taken. */
+static int put_health(struct favo_favod *d, const char *node, const json_t *body,
+		      struct favo_err *err)
+{
+	json_t *checks = NULL;
+	uint64_t node_ms = 0;
+	int ret = 0;
+
+	if (json_object_get(body, "checks"))
+		ret = favo_json_array(&checks, body, "checks", err);
+	if (ret == 0 && json_object_get(body, "time_ms"))
+		ret = favo_json_u64(&node_ms, body, "time_ms", 0, INT64_MAX, err);
+	if (ret == 0)
+		ret = favo_node_health_put(d->health, node, checks, (int64_t)node_ms,
+					   favo_realtime_ns() / 1000000, err);
+	return ret;
+}
+
 static void put_node(struct favo_favod *d, struct favo_call *call)
 {
 	favo_autojson json_t *body = NULL;
@@ -176,6 +194,8 @@ static void put_node(struct favo_favod *d, struct favo_call *call)
 	if (ret == 0)
 		ret = favo_registry_report(d->registry, call->tail, version, vms,
 					   time(NULL), &err);
+	if (ret == 0)
+		ret = put_health(d, call->tail, body, &err);
 	if (ret < 0)
 		favo_call_fail(call, &err);
 	else
@@ -185,12 +205,22 @@ static void put_node(struct favo_favod *d, struct favo_call *call)
 static void list_nodes(struct favo_favod *d, struct favo_call *call)
 {
 	struct favo_err err = {0};
-	json_t *list = NULL;
+	json_t *list = NULL, *node;
+	size_t i;
 
-	if (favo_registry_nodes(d->registry, &list, &err) < 0)
+	if (favo_registry_nodes(d->registry, &list, &err) < 0) {
 		favo_call_fail(call, &err);
-	else
-		favo_call_json(call, MHD_HTTP_OK, json_pack("{s:o}", "nodes", list));
+		return;
+	}
+	json_array_foreach(list, i, node)
+	{
+		favo_node_health_add(d->health,
+				     json_string_value(json_object_get(node, "name")),
+				     node);
+	}
+	favo_call_json(call, MHD_HTTP_OK,
+		       json_pack("{s:I s:o}", "now", (json_int_t)time(NULL), "nodes",
+				 list));
 }
 
 static void list_vcs(struct favo_favod *d, struct favo_call *call)

@@ -19,9 +19,11 @@
 
 #include "config.h"
 #include "common/fd.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/options.h"
 #include "common/util.h"
+#include "provision/noded/health.h"
 #include "provision/noded/noded.h"
 
 #define STACK_SIZE (256u << 10)
@@ -166,56 +168,35 @@ static int init_noded(struct noded *nd, const struct favo_conf *conf,
 	return favo_mkdirs(conf->state_dir, 0755, err);
 }
 
-/* What a VM will need: say it now, in the log, not only when a job fails. */
-static int count_missing(const struct favo_conf *conf)
-{
-	const struct {
-		const char *path;
-		int mode;
-		const char *hint;
-	} needs[] = {
-		{"/dev/kvm", R_OK | W_OK,
-		 "switch virtualization on in the firmware; modprobe kvm_amd or "
-		 "kvm_intel"},
-		{"/dev/vhost-vsock", R_OK | W_OK, "modprobe vhost_vsock"},
-		{"/dev/net/tun", R_OK | W_OK, "modprobe tun"},
-		{conf->grant_pub, R_OK, "copy grant.pub from favod's host"},
-		{conf->vmm_path, X_OK, "install favo, or set vmm_path"},
-		{conf->init_path, R_OK, "install favo, or set init_path"},
-	};
-	int missing = 0;
-
-	for (size_t i = 0; i < FAVO_ARRAY_SIZE(needs); i++) {
-		if (access(needs[i].path, needs[i].mode) == 0)
-			continue;
-		favo_log(FAVO_WARN, "%s: %s; no VM can start before: %s", needs[i].path,
-			 strerror(errno), needs[i].hint);
-		missing++;
-	}
-	return missing;
-}
-
 static int check(const struct favo_conf *conf)
 {
-	favo_autograntkey struct favo_grant_key *key = NULL;
-	struct favo_err err = {0};
-	int missing = count_missing(conf);
+	favo_autojson json_t *checks = favo_health_check(conf);
+	unsigned int failures = favo_health_failures(checks);
+	const json_t *row;
+	size_t i;
 
-	if (favo_grant_key_load_public(&key, conf->grant_pub, &err) < 0) {
-		favo_log(FAVO_ERROR, "%s", err.msg);
-		missing++;
+	json_array_foreach(checks, i, row)
+	{
+		const char *remedy = json_string_value(json_object_get(row, "remedy"));
+
+		printf("%-12s %-7s %s%s%s\n",
+		       json_string_value(json_object_get(row, "check")),
+		       json_string_value(json_object_get(row, "result")),
+		       json_string_value(json_object_get(row, "what")),
+		       remedy ? "; " : "", remedy ? remedy : "");
 	}
-	if (!missing)
+	if (checks && !failures)
 		puts("ok: a virtual machine could start on this node");
-	return missing ? 1 : 0;
+	return checks && !failures ? 0 : 1;
 }
 
 static int start(struct noded *nd, struct favo_err *err)
 {
 	int ret;
 
-	count_missing(nd->conf);
 	ret = favo_report_start(nd, err);
+	if (ret >= 0)
+		ret = favo_health_start(nd, err);
 	/* Before old VMs are adopted, so that their guests find us. */
 	if (ret >= 0 && favo_guest_listen(nd, err) < 0)
 		favo_log(FAVO_WARN, "%s; no VM can start before", err->msg);

@@ -93,6 +93,9 @@ struct noded {
 	unsigned int nclients; /* L */
 	bool report_due; /* L: favod should hear of a change */
 	json_t *ended; /* L: last reports of VMs that are gone */
+	json_t *health; /* L: last checks of this node, or NULL (health.h) */
+	int64_t health_ms; /* L: when they were made */
+	bool health_running; /* L: they are being made */
 	char node[256]; /* L: Slurm's name of this node */
 	int epoll_fd;
 	struct link *links; /* main thread: connections of guests */

@@ -69,8 +69,10 @@ static json_t *whole_report(struct noded *nd)
 		if (vm)
 			json_array_append_new(vms, vm);
 	}
-	return json_pack("{s:s, s:s, s:o}", "version", PACKAGE_VERSION, "boot_id",
-			 nd->boot_id, "vms", vms);
+	return json_pack("{s:s, s:s, s:I, s:O*, s:o}", "version", PACKAGE_VERSION,
+			 "boot_id", nd->boot_id, "time_ms",
+			 (json_int_t)(favo_realtime_ns() / 1000000), "checks", nd->health,
+			 "vms", vms);
 }
 
 static int send_report(struct noded *nd, const char *node, const json_t *body,

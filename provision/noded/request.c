@@ -23,7 +23,7 @@ static const char *const op_names[] = {
 	[FAVO_OP_PREPARE] = "prepare", [FAVO_OP_BOOT] = "boot",
 	[FAVO_OP_ATTACH] = "attach",   [FAVO_OP_DESTROY] = "destroy",
 	[FAVO_OP_LIST] = "list",       [FAVO_OP_SHOW] = "show",
-	[FAVO_OP_CONSOLE] = "console",
+	[FAVO_OP_CONSOLE] = "console", [FAVO_OP_DOCTOR] = "doctor",
 };
 
 /* A number that may be absent; *out is left alone then. */
@@ -129,7 +129,7 @@ int favo_request_parse(struct favo_request *out, const char *line, size_t len,
 	ret = favo_json_parse(&obj, line, len, err);
 	if (ret >= 0)
 		ret = parse_op(&req.op, obj, err);
-	if (ret >= 0 && req.op != FAVO_OP_LIST)
+	if (ret >= 0 && req.op != FAVO_OP_LIST && req.op != FAVO_OP_DOCTOR)
 		ret = favo_json_u64(&job, obj, "job", 1, JOB_MAX, err);
 	if (ret < 0)
 		return ret;
@@ -168,6 +168,7 @@ bool favo_request_allowed(const struct favo_request *req, uid_t peer)
 	case FAVO_OP_LIST:
 	case FAVO_OP_SHOW:
 	case FAVO_OP_CONSOLE:
+	case FAVO_OP_DOCTOR:
 		return true;
 	}
 	return false;

@@ -25,6 +25,7 @@ enum favo_op {
 	FAVO_OP_LIST,
 	FAVO_OP_SHOW,
 	FAVO_OP_CONSOLE,
+	FAVO_OP_DOCTOR,
 };
 
 /* Strings are borrowed from json; "" where the operation has no such key. */

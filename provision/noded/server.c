@@ -13,10 +13,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "config.h"
 #include "common/fd.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/util.h"
+#include "provision/noded/health.h"
 #include "provision/noded/noded.h"
 
 #define REQUEST_MS 5000 /* for a whole request line to come */
@@ -422,6 +424,19 @@ static void do_destroy(struct client *c, const struct favo_request *req)
 	reply_error(c, "favo-noded goes on with it", text);
 }
 
+static void do_doctor(struct client *c)
+{
+	json_t *checks;
+
+	pthread_mutex_lock(&c->nd->lock);
+	checks = favo_health_get(c->nd);
+	pthread_mutex_unlock(&c->nd->lock);
+	(void)!reply(c,
+		     json_pack("{s:b, s:s, s:o}", "ok", 1, "version", PACKAGE_VERSION,
+			       "checks", checks),
+		     -1);
+}
+
 static void dispatch(struct client *c, const struct favo_request *req)
 {
 	if (!favo_request_allowed(req, c->peer.uid)) {
@@ -449,6 +464,9 @@ static void dispatch(struct client *c, const struct favo_request *req)
 		break;
 	case FAVO_OP_CONSOLE:
 		do_console(c, req);
+		break;
+	case FAVO_OP_DOCTOR:
+		do_doctor(c);
 		break;
 	}
 }
