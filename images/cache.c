@@ -292,7 +292,7 @@ static int pin_name(const char *holder, char name[HOLDER_MAX + 8], struct favo_e
 	return 0;
 }
 
-static int pin_folder(int folder_fd, const char *holder, struct favo_err *err)
+int favo_cache_pin_folder(int folder_fd, const char *holder, struct favo_err *err)
 {
 	char name[HOLDER_MAX + 8];
 	int ret = pin_name(holder, name, err), fd;
@@ -313,22 +313,25 @@ int favo_cache_pin(struct favo_cache *cache, const struct favo_digest *id,
 	favo_autoclose int fd =
 		favo_cache_open_folder(cache, favo_cache_name(id, "", name), err);
 
-	return fd < 0 ? fd : pin_folder(fd, holder, err);
+	return fd < 0 ? fd : favo_cache_pin_folder(fd, holder, err);
 }
 
 int favo_cache_unpin(struct favo_cache *cache, const struct favo_digest *id,
 		     const char *holder, struct favo_err *err)
 {
+	/* Complete last: a partial image may become complete in between. */
+	static const char *const suffixes[] = {".part", ""};
 	char name[FAVO_CACHE_NAME_SIZE], pin[HOLDER_MAX + 8];
-	favo_autoclose int fd =
-		favo_cache_open_folder(cache, favo_cache_name(id, "", name), NULL);
 	int ret = pin_name(holder, pin, err);
 
-	if (ret < 0)
-		return ret;
-	if (fd >= 0 && unlinkat(fd, pin, 0) < 0 && errno != ENOENT)
-		return favo_fail(err, errno, "image cache: %s: %m", pin);
-	return 0;
+	for (size_t i = 0; ret == 0 && i < FAVO_ARRAY_SIZE(suffixes); i++) {
+		favo_autoclose int fd = favo_cache_open_folder(
+			cache, favo_cache_name(id, suffixes[i], name), NULL);
+
+		if (fd >= 0 && unlinkat(fd, pin, 0) < 0 && errno != ENOENT)
+			ret = favo_fail(err, errno, "image cache: %s: %m", pin);
+	}
+	return ret;
 }
 
 static void prune_folder(int folder_fd, favo_cache_alive_fn *is_alive, void *user)
@@ -357,7 +360,10 @@ int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_aliv
 		if (!entries[i].pins)
 			continue;
 		fd = favo_cache_open_folder(
-			cache, favo_cache_name(&entries[i].id, "", name), NULL);
+			cache,
+			favo_cache_name(&entries[i].id,
+					entries[i].complete ? "" : ".part", name),
+			NULL);
 		if (fd < 0)
 			continue;
 		prune_folder(fd, is_alive, user);
@@ -368,7 +374,8 @@ int favo_cache_prune_pins(struct favo_cache *cache, favo_cache_alive_fn *is_aliv
 
 /* ---- checks ---- */
 
-static int open_part(int folder_fd, const char *name, uint64_t size, struct favo_err *err)
+int favo_cache_open_part(int folder_fd, const char *name, uint64_t size,
+			 struct favo_err *err)
 {
 	favo_autoclose int fd = openat(folder_fd, name, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -385,7 +392,7 @@ static int open_part(int folder_fd, const char *name, uint64_t size, struct favo
 static int verify_blob(int folder_fd, const char *name, uint64_t size,
 		       const struct favo_digest *digest, struct favo_err *err)
 {
-	favo_autoclose int fd = open_part(folder_fd, name, size, err);
+	favo_autoclose int fd = favo_cache_open_part(folder_fd, name, size, err);
 	struct favo_digest actual;
 	int ret;
 
@@ -400,7 +407,8 @@ static int verify_blob(int folder_fd, const char *name, uint64_t size,
 static int verify_root(int folder_fd, const struct favo_manifest *m,
 		       const struct favo_index *index, struct favo_err *err)
 {
-	favo_autoclose int fd = open_part(folder_fd, "root.img", m->root.bytes, err);
+	favo_autoclose int fd =
+		favo_cache_open_part(folder_fd, "root.img", m->root.bytes, err);
 	favo_autofree void *buf = malloc(FAVO_CHUNK_MAX);
 	int ret = 0;
 
@@ -495,19 +503,19 @@ int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
 		return folder;
 	ret = check_after_crash(cache, folder, id, name, err);
 	if (ret == 0 && holder)
-		ret = pin_folder(folder, holder, err);
+		ret = favo_cache_pin_folder(folder, holder, err);
 	if (ret < 0)
 		return ret;
 	used = openat(folder, "used", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
 	if (used >= 0)
 		futimens(used, NULL);
 	if ((ret = favo_cache_read_image(folder, id, &image.manifest, NULL, err)) < 0 ||
-	    (ret = image.kernel_fd =
-		     open_part(folder, "kernel", image.manifest->kernel.size, err)) < 0 ||
-	    (ret = image.initramfs_fd = open_part(
+	    (ret = image.kernel_fd = favo_cache_open_part(
+		     folder, "kernel", image.manifest->kernel.size, err)) < 0 ||
+	    (ret = image.initramfs_fd = favo_cache_open_part(
 		     folder, "initramfs", image.manifest->initramfs.size, err)) < 0 ||
-	    (ret = image.root_fd = open_part(folder, "root.img",
-					     image.manifest->root.bytes, err)) < 0) {
+	    (ret = image.root_fd = favo_cache_open_part(
+		     folder, "root.img", image.manifest->root.bytes, err)) < 0) {
 		favo_cache_image_fini(&image);
 		if (holder)
 			favo_cache_unpin(cache, id, holder, NULL);
@@ -520,6 +528,39 @@ int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
 		return ret;
 	}
 	*out = image;
+	return 0;
+}
+
+int favo_cache_get_partial(struct favo_cache *cache, const struct favo_digest *id,
+			   const char *holder, struct favo_cache_image *out,
+			   char **folder, struct favo_err *err)
+{
+	struct favo_cache_image image = {
+		.kernel_fd = -1, .initramfs_fd = -1, .root_fd = -1};
+	char name[FAVO_CACHE_NAME_SIZE];
+	favo_autoclose int fd =
+		favo_cache_open_folder(cache, favo_cache_name(id, ".part", name), err);
+	favo_autofree char *path = favo_asprintf("%s/images/%s", cache->dir, name);
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	if (!path)
+		return favo_fail(err, ENOMEM, "image cache: out of memory");
+	ret = favo_cache_pin_folder(fd, holder, err);
+	if (ret < 0)
+		return ret;
+	if ((ret = favo_cache_read_image(fd, id, &image.manifest, NULL, err)) < 0 ||
+	    (ret = image.kernel_fd = favo_cache_open_part(
+		     fd, "kernel", image.manifest->kernel.size, err)) < 0 ||
+	    (ret = image.initramfs_fd = favo_cache_open_part(
+		     fd, "initramfs", image.manifest->initramfs.size, err)) < 0) {
+		favo_cache_image_fini(&image);
+		(void)favo_cache_unpin(cache, id, holder, NULL);
+		return ret;
+	}
+	*out = image;
+	*folder = favo_steal_ptr(&path);
 	return 0;
 }
 

@@ -7,7 +7,9 @@
  *                          pin.HOLDER (empty: HOLDER uses the image), and
  *                          "unsynced" until the disk is known to have it all
  *   images/<64 hex>.part/  the same while it is filled, with "have", one byte
- *                          per chunk that root.img holds
+ *                          per chunk that root.img holds; favo-lazy, which
+ *                          serves it to VMs meanwhile, fills it too and adds
+ *                          "lazy" and "trace" (images/partial.h)
  *   images/<64 hex>.dead/  being removed
  *
  * To fill: begin with the manifest, then ask for missing digests, fetch them
@@ -61,7 +63,17 @@ int favo_cache_get(struct favo_cache *cache, const struct favo_digest *id,
 		   struct favo_err *err);
 void favo_cache_image_fini(struct favo_cache_image *image);
 
-/* A pinned image is never evicted. Pins are files: they survive a crash. */
+/*
+ * The same for an image that is being filled (favo_fetch_is_bootable()), but
+ * without the root: root_fd is -1, favo-lazy serves it. *folder gets the path
+ * of the partial image; the caller frees it. -ENOENT: there is none, or it
+ * has become complete meanwhile.
+ */
+int favo_cache_get_partial(struct favo_cache *cache, const struct favo_digest *id,
+			   const char *holder, struct favo_cache_image *out,
+			   char **folder, struct favo_err *err);
+
+/* A pinned image, complete or not, is never evicted. Pins are files: they survive a crash. */
 int favo_cache_pin(struct favo_cache *cache, const struct favo_digest *id,
 		   const char *holder, struct favo_err *err);
 /* Drop holder's pin; 0 when there was none. */
@@ -132,6 +144,22 @@ int favo_fetch_begin(struct favo_fetch **out, struct favo_cache *cache,
  * kernel and initramfs; then chunks in the order of the file. 0: all asked.
  */
 int favo_fetch_missing(struct favo_fetch *fetch, struct favo_digest *want, int max);
+/*
+ * Ask for these chunks (numbers in the index) before all others, in this
+ * order; numbers that the index does not have are passed over. A later call
+ * replaces the list.
+ */
+int favo_fetch_first(struct favo_fetch *fetch, const uint32_t *chunks, size_t n,
+		     struct favo_err *err);
+/* Number of chunks; 0 while the index is not here. */
+size_t favo_fetch_chunks(const struct favo_fetch *fetch);
+/* The image's digest in hex and a suffix, borrowed. */
+const char *favo_fetch_name(const struct favo_fetch *fetch);
+/* While held, ask only for what a VM needs to begin and for the first chunks. */
+void favo_fetch_hold(struct favo_fetch *fetch, bool held);
+bool favo_fetch_is_held(const struct favo_fetch *fetch);
+/* Everything but root.img is here: a VM can start on the partial image. */
+bool favo_fetch_is_bootable(const struct favo_fetch *fetch);
 /* Forget what was asked for and not answered. */
 void favo_fetch_retry(struct favo_fetch *fetch);
 

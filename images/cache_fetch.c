@@ -41,6 +41,9 @@ struct favo_fetch {
 	size_t missing; /* chunks that are not HERE */
 	struct favo_decoder *decoder; /* for chunks */
 	struct favo_fetch_progress progress;
+	uint32_t *first; /* chunks to ask for before all others, or NULL */
+	size_t n_first, first_at;
+	bool held; /* ask for nothing behind the first ones */
 };
 
 void favo_fetch_free(struct favo_fetch *fetch)
@@ -55,6 +58,7 @@ void favo_fetch_free(struct favo_fetch *fetch)
 	favo_decoder_free(fetch->decoder);
 	free(fetch->order);
 	free(fetch->states);
+	free(fetch->first);
 	free(fetch);
 }
 
@@ -184,6 +188,7 @@ static int place_chunk(struct favo_fetch *fetch, size_t at,
 static int resume(struct favo_fetch *fetch, void *buf, struct favo_err *err)
 {
 	favo_autofree char *have = NULL;
+	unsigned char no = 0;
 	size_t len = 0;
 	int ret = favo_cache_read_file(fetch->folder_fd, "have", fetch->index->n_chunks,
 				       &have, &len, err);
@@ -193,10 +198,16 @@ static int resume(struct favo_fetch *fetch, void *buf, struct favo_err *err)
 	for (size_t i = 0; i < len; i++) {
 		const struct favo_chunk *chunk = &fetch->index->chunks[i];
 
-		if (!have[i] ||
-		    favo_cache_check_range(fetch->root_fd, chunk->offset, chunk->length,
-					   &chunk->digest, buf, NULL) < 0)
+		if (!have[i])
 			continue;
+		if (favo_cache_check_range(fetch->root_fd, chunk->offset, chunk->length,
+					   &chunk->digest, buf, NULL) < 0) {
+			/* Who serves the partial image believes the map. */
+			ret = write_at(fetch->have_fd, &no, 1, i, "have", err);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
 		fetch->states[i] = HERE;
 		fetch->missing--;
 		fetch->progress.done += chunk->length;
@@ -386,6 +397,84 @@ int favo_fetch_put(struct favo_fetch *fetch, const struct favo_digest *digest,
 
 /* ---- asking ---- */
 
+/*
+ * Chunks that the server of a lazy start (favo-lazy) put into the same folder
+ * meanwhile: it marks them in "have" after it has written them.
+ */
+static void absorb(struct favo_fetch *fetch)
+{
+	favo_autofree char *have = NULL;
+	size_t len = 0;
+
+	if (!fetch->index || !fetch->missing ||
+	    favo_cache_read_file(fetch->folder_fd, "have", fetch->index->n_chunks, &have,
+				 &len, NULL) < 0)
+		return;
+	for (size_t i = 0; i < len; i++) {
+		if (!have[i] || fetch->states[i] == HERE)
+			continue;
+		fetch->states[i] = HERE;
+		fetch->missing--;
+		fetch->progress.done += fetch->index->chunks[i].length;
+	}
+}
+
+int favo_fetch_first(struct favo_fetch *fetch, const uint32_t *chunks, size_t n,
+		     struct favo_err *err)
+{
+	uint32_t *copy = malloc((n + 1) * sizeof(*copy));
+
+	if (!copy)
+		return favo_fail(err, ENOMEM, "image cache: out of memory");
+	memcpy(copy, chunks, n * sizeof(*copy));
+	free(fetch->first);
+	fetch->first = copy;
+	fetch->n_first = n;
+	fetch->first_at = 0;
+	return 0;
+}
+
+void favo_fetch_hold(struct favo_fetch *fetch, bool held)
+{
+	fetch->held = held;
+}
+
+bool favo_fetch_is_held(const struct favo_fetch *fetch)
+{
+	return fetch->held;
+}
+
+size_t favo_fetch_chunks(const struct favo_fetch *fetch)
+{
+	return fetch->index_state == HERE ? fetch->index->n_chunks : 0;
+}
+
+const char *favo_fetch_name(const struct favo_fetch *fetch)
+{
+	return fetch->name;
+}
+
+bool favo_fetch_is_bootable(const struct favo_fetch *fetch)
+{
+	return fetch->index_state == HERE && fetch->kernel_state == HERE &&
+	       fetch->initramfs_state == HERE;
+}
+
+static int missing_first(struct favo_fetch *fetch, struct favo_digest *want, int max)
+{
+	int n = 0;
+
+	for (; n < max && fetch->first_at < fetch->n_first; fetch->first_at++) {
+		size_t chunk = fetch->first[fetch->first_at];
+
+		if (chunk >= fetch->index->n_chunks || fetch->states[chunk] != NEEDED)
+			continue;
+		want[n] = fetch->index->chunks[chunk].digest;
+		set_state(fetch, &want[n++], ASKED);
+	}
+	return n;
+}
+
 int favo_fetch_missing(struct favo_fetch *fetch, struct favo_digest *want, int max)
 {
 	struct favo_manifest *m = fetch->manifest;
@@ -406,6 +495,13 @@ int favo_fetch_missing(struct favo_fetch *fetch, struct favo_digest *want, int m
 		fetch->initramfs_state = ASKED;
 		want[n++] = m->initramfs.digest;
 	}
+	/* A VM waits for these two, but not for all that may follow. */
+	if (n && fetch->held)
+		return n;
+	absorb(fetch);
+	n += missing_first(fetch, want + n, max - n);
+	if (fetch->held)
+		return n;
 	for (; n < max && fetch->cursor < fetch->index->n_chunks; fetch->cursor++) {
 		if (fetch->states[fetch->cursor] != NEEDED)
 			continue;
@@ -426,7 +522,7 @@ void favo_fetch_retry(struct favo_fetch *fetch)
 	for (size_t i = 0; fetch->index && i < fetch->index->n_chunks; i++)
 		if (fetch->states[i] == ASKED)
 			fetch->states[i] = NEEDED;
-	fetch->cursor = 0;
+	fetch->cursor = fetch->first_at = 0;
 }
 
 void favo_fetch_progress(const struct favo_fetch *fetch, struct favo_fetch_progress *out)
@@ -553,6 +649,7 @@ int favo_fetch_commit(struct favo_fetch *fetch, struct favo_err *err)
 	size_t len = 0;
 	int ret;
 
+	absorb(fetch);
 	if (fetch->index_state != HERE || fetch->kernel_state != HERE ||
 	    fetch->initramfs_state != HERE || fetch->missing)
 		return favo_fail(err, EAGAIN, "image cache: %zu chunks are missing",

@@ -31,6 +31,11 @@ int favo_cache_read_image(int folder_fd, const struct favo_digest *id,
 			  struct favo_manifest **manifest, struct favo_index **index,
 			  struct favo_err *err);
 
+/* A file of an image's folder that must have this size; a descriptor. */
+int favo_cache_open_part(int folder_fd, const char *name, uint64_t size,
+			 struct favo_err *err);
+int favo_cache_pin_folder(int folder_fd, const char *holder, struct favo_err *err);
+
 /* Read len bytes at offset and compare their digest: -EBADMSG. buf holds len. */
 int favo_cache_check_range(int fd, uint64_t offset, size_t len,
 			   const struct favo_digest *digest, void *buf,
