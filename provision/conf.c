@@ -68,6 +68,13 @@ static const struct favo_opt rows[] = {
 	SIZE("vm-memory", "SIZE", vm_memory_bytes, "1G",
 	     "guest memory when Slurm gives the job no memory limit"),
 	SIZE("cache-size", "SIZE", cache_bytes, "20G", "bound of a node's image cache"),
+	STR("image-lazy", "WHEN", image_lazy, "never",
+	    "start VMs before their image is complete: auto, always or never"),
+	DURATION("image-lazy-timeout", "TIME", image_lazy_timeout_ms, "120s",
+		 "a guest's read of bytes that cannot be had ends in an I/O error after "
+		 "this"),
+	STR("lazy-path", "PATH", lazy_path, FAVO_LIBEXECDIR "/favo-lazy",
+	    "program that serves incomplete images"),
 	SIZE("console-size", "SIZE", console_bytes, "1M", "bound of a VM's console log"),
 	STR("cgroup", "PATH", cgroup, "auto",
 	    "where Slurm keeps its cgroups, below each hierarchy; auto: found by itself"),

@@ -43,6 +43,9 @@ struct favo_conf {
 	uint64_t vm_overhead_bytes;
 	uint64_t vm_memory_bytes;
 	uint64_t cache_bytes;
+	char *image_lazy;
+	uint64_t image_lazy_timeout_ms;
+	char *lazy_path;
 	uint64_t console_bytes;
 	char *cgroup;
 	char *huge_pages;

@@ -66,6 +66,7 @@ struct favo_route {
 extern const struct favo_route favo_image_routes[];
 extern const struct favo_route favo_push_routes[];
 extern const struct favo_route favo_cluster_routes[];
+extern const struct favo_route favo_prefetch_routes[];
 
 /* routes_image.c: answer that the store has no such image, with near names. */
 void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char *text);

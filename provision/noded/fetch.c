@@ -23,6 +23,7 @@
 #define BACKOFF_FIRST_MS 500
 #define BACKOFF_LAST_MS 8000
 #define SETTLE_S 5
+#define RATE_BYTES (16u << 20) /* less tells no rate */
 #define WRONG_MAX 5 /* damaged answers in a row */
 
 struct
@@ -30,6 +31,7 @@ try {
 	struct fetch *fetch;
 	struct favo_http *http;
 	struct favo_fetch *fill;
+	int64_t start_ms;
 	int64_t progress_ms; /* when something last moved */
 	unsigned int wrong;
 	bool final; /* trying again cannot help */
@@ -51,6 +53,17 @@ static bool unwanted(struct try *t)
 	return unwanted;
 }
 
+/* VMs that run on what is here: they can wait for the rest. */
+static bool has_riders(struct try *t)
+{
+	bool riders;
+
+	pthread_mutex_lock(&t->fetch->nd->lock);
+	riders = t->fetch->riders > 0;
+	pthread_mutex_unlock(&t->fetch->nd->lock);
+	return riders;
+}
+
 static void show_progress(struct try *t)
 {
 	struct favo_fetch_progress now;
@@ -62,6 +75,7 @@ static void show_progress(struct try *t)
 	t->fetch->trouble[0] = '\0';
 	favo_noded_changed(t->fetch->nd);
 	pthread_mutex_unlock(&t->fetch->nd->lock);
+	favo_lazy_step(t->fetch, t->fill);
 }
 
 /* Status >= 400 as a sentence; a 4xx will not change by asking again. */
@@ -271,7 +285,9 @@ static int fill(struct try *t, struct favo_err *err)
 		show_progress(t);
 	}
 	favo_fetch_retry(t->fill);
-	ret = fill_batches(t, err);
+	do {
+		ret = fill_batches(t, err);
+	} while (ret >= 0 && favo_lazy_rest(t->fetch, t->fill));
 	return ret < 0 ? ret : favo_fetch_commit(t->fill, err);
 }
 
@@ -314,7 +330,7 @@ static int fetch_image(struct try *t, struct favo_err *err)
 	for (;;) {
 		ret = fill(t, err);
 		if (ret >= 0 || t->final || unwanted(t) ||
-		    favo_now_ms() - t->progress_ms > GIVE_UP_MS)
+		    (!has_riders(t) && favo_now_ms() - t->progress_ms > GIVE_UP_MS))
 			return ret;
 		favo_log(FAVO_INFO, "image fetch: %s; trying again", err->msg);
 		show_trouble(t, err);
@@ -347,9 +363,9 @@ static void describe(struct favo_failure *f, int ret, const struct favo_err *err
 	snprintf(f->remedy, sizeof(f->remedy), "%s", remedy);
 }
 
-/* With the lock held: the fetch is off the list and nobody waits for it. */
-static void fetch_release(struct fetch *fetch)
+void favo_fetch_release(struct fetch *fetch)
 {
+	/* Off the list, and nobody waits for it. */
 	if (fetch->done && !fetch->waiters)
 		free(fetch);
 }
@@ -373,11 +389,21 @@ static void settle(struct noded *nd, const struct favo_digest *id)
 	pthread_mutex_unlock(&nd->cache_lock);
 }
 
+/* How fast images come here, for the choice of lazy starts; with the lock held. */
+static void note_rate(struct noded *nd, const struct try *t)
+{
+	const struct favo_fetch_progress *p = &t->fetch->progress;
+	uint64_t ms = (uint64_t)(favo_now_ms() - t->start_ms) + 1;
+
+	if (!t->fetch->lazy && p->done - p->reused > RATE_BYTES)
+		nd->fetch_rate = (p->done - p->reused) * 1000 / ms;
+}
+
 static void *fetch_thread(void *arg)
 {
 	struct fetch *fetch = arg;
 	struct noded *nd = fetch->nd;
-	struct try t = {.fetch = fetch};
+	struct try t = {.fetch = fetch, .start_ms = favo_now_ms()};
 	struct favo_err err = {0};
 	struct favo_digest id;
 	struct fetch **p;
@@ -390,21 +416,22 @@ static void *fetch_thread(void *arg)
 	pthread_mutex_lock(&nd->lock);
 	if (ret < 0)
 		describe(&fetch->failure, ret, &err, nd->conf);
+	else
+		note_rate(nd, &t);
 	for (p = &nd->fetches; *p != fetch; p = &(*p)->next)
 		;
 	*p = fetch->next;
 	fetch->done = true;
 	favo_noded_changed(nd);
-	fetch_release(fetch);
+	favo_fetch_release(fetch);
 	pthread_mutex_unlock(&nd->lock);
 	if (ret >= 0)
 		settle(nd, &id);
 	return NULL;
 }
 
-/* The running fetch of this image, or a new one; with the lock held. */
-static struct fetch *fetch_join(struct noded *nd, const struct favo_digest *id,
-				struct favo_err *err)
+struct fetch *favo_fetch_join(struct noded *nd, const struct favo_digest *id,
+			      struct favo_err *err)
 {
 	struct fetch *fetch;
 
@@ -446,7 +473,10 @@ static void job_progress(struct job *job, const struct fetch *fetch)
 		snprintf(job->detail, sizeof(job->detail), "asking favod");
 }
 
-/* Wait for the fetch with everybody else. */
+/*
+ * Wait for the fetch with everybody else. 1: not complete, but a VM can start
+ * on it, and the job rides on the fetch now.
+ */
 static int await_fetch(struct job *job, const struct favo_digest *id,
 		       struct favo_failure *f)
 {
@@ -456,8 +486,8 @@ static int await_fetch(struct job *job, const struct favo_digest *id,
 	int ret = 0;
 
 	pthread_mutex_lock(&nd->lock);
-	fetch = fetch_join(nd, id, &err);
-	while (fetch && !fetch->done && !job->destroy) {
+	fetch = favo_fetch_join(nd, id, &err);
+	while (fetch && !fetch->done && !fetch->bootable && !job->destroy) {
 		job_progress(job, fetch);
 		favo_noded_wait_until(nd, INT64_MAX);
 	}
@@ -465,6 +495,10 @@ static int await_fetch(struct job *job, const struct favo_digest *id,
 	if (!fetch) {
 		snprintf(f->cause, sizeof(f->cause), "%.399s", err.msg);
 		ret = -ENOMEM;
+	} else if (!fetch->done && fetch->bootable && !job->destroy) {
+		fetch->riders++;
+		job->ride = favo_steal_ptr(&fetch);
+		ret = 1;
 	} else if (!fetch->done) {
 		ret = -ECANCELED;
 	} else if (fetch->failure.cause[0]) {
@@ -474,7 +508,7 @@ static int await_fetch(struct job *job, const struct favo_digest *id,
 	if (fetch) {
 		fetch->waiters--;
 		favo_noded_changed(nd);
-		fetch_release(fetch);
+		favo_fetch_release(fetch);
 	}
 	pthread_mutex_unlock(&nd->lock);
 	return ret;
@@ -509,8 +543,10 @@ static void *cache_thread(void *arg)
 		snprintf(nd->cache_trouble, sizeof(nd->cache_trouble), "%.199s", err.msg);
 	favo_noded_changed(nd);
 	pthread_mutex_unlock(&nd->lock);
-	if (ret >= 0)
+	if (ret >= 0) {
 		favo_recover_pins(nd);
+		favo_lazy_resume(nd);
+	}
 	pthread_mutex_unlock(&nd->cache_lock);
 	return NULL;
 }
@@ -558,11 +594,14 @@ int favo_image_get(struct job *job, struct favo_failure *failure)
 		pthread_mutex_lock(&nd->cache_lock);
 		ret = favo_cache_get(nd->cache, &id, holder, &job->image, &err);
 		pthread_mutex_unlock(&nd->cache_lock);
-		if (ret != -ENOENT || i == 2)
+		if (ret != -ENOENT || i == 3)
 			break;
 		ret = await_fetch(job, &id, failure);
 		if (ret < 0)
 			return ret;
+		if (ret > 0 && favo_lazy_get(job, &id, holder, &err) >= 0)
+			return 0;
+		ret = 0;
 	}
 	if (ret < 0)
 		snprintf(failure->cause, sizeof(failure->cause), "image %.80s: %.300s",

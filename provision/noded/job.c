@@ -426,6 +426,7 @@ static void do_cleanup(struct job *job)
 	favo_vm_stop(job, STOP_GRACE_MS);
 	favo_close(&job->tap_fd);
 	favo_cache_image_fini(&job->image);
+	favo_lazy_leave(job);
 	while (remove_files(job, &err) < 0) {
 		favo_log(FAVO_ERROR, "job %u: clean-up: %s; trying again", job->s.job,
 			 err.msg);

@@ -44,6 +44,14 @@ struct fetch {
 	struct favo_failure failure; /* L; empty cause: success */
 	struct favo_fetch_progress progress; /* L */
 	char trouble[200]; /* L; what is being retried */
+	/* lazy start */
+	unsigned int riders; /* L; waiters whose VMs run on the partial image */
+	bool lazy; /* L; VMs may start before it is complete */
+	bool bootable; /* L; they may now */
+	int64_t bootable_ms; /* L */
+	bool rush; /* L; no lazy start after all: everything, now */
+	bool decided; /* the fetch's thread alone */
+	size_t first; /* the same: chunks that an earlier start is known to read */
 };
 
 struct vm {
@@ -76,6 +84,7 @@ struct job {
 	struct vm vm;
 	int tap_fd;
 	struct favo_cache_image image;
+	struct fetch *ride; /* L: the VM runs on this one's partial image, or NULL */
 };
 
 struct noded {
@@ -89,6 +98,7 @@ struct noded {
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
 	struct job *jobs; /* L */
 	struct fetch *fetches; /* L */
+	uint64_t fetch_rate; /* L; bytes of images per second, 0: not known yet */
 	struct client_count *clients; /* L */
 	unsigned int nclients; /* L */
 	bool report_due; /* L: favod should hear of a change */
@@ -229,6 +239,40 @@ int favo_image_get(struct job *job, struct favo_failure *failure);
 
 /* Open the image cache in the background; jobs wait for it. */
 int favo_image_start(struct noded *nd, struct favo_err *err);
+
+/* The running fetch of this image, or a new one; with the lock held. */
+struct fetch *favo_fetch_join(struct noded *nd, const struct favo_digest *id,
+			      struct favo_err *err);
+/* A waiter is gone (counted by the caller); with the lock held. */
+void favo_fetch_release(struct fetch *fetch);
+
+/* ---- lazy.c ---- */
+
+/*
+ * For the thread of a fetch: after each answer that was put; decides whether
+ * it is a lazy one, and yields to what guests wait for.
+ */
+void favo_lazy_step(struct fetch *fetch, struct favo_fetch *fill);
+
+/*
+ * For the same, when favo_fetch_missing() gave nothing: wait for the start of
+ * the guests. True: ask again, for the rest now.
+ */
+bool favo_lazy_rest(struct fetch *fetch, struct favo_fetch *fill);
+
+/*
+ * Give a job that rides on a fetch its partial image, the root as a block
+ * device. -ENOENT: get the image the usual way (it is complete, or there is
+ * no lazy start on this node); the job rides no more.
+ */
+int favo_lazy_get(struct job *job, const struct favo_digest *id, const char *holder,
+		  struct favo_err *err);
+
+/* The job's VM is gone; nothing when it was no lazy start. */
+void favo_lazy_leave(struct job *job);
+
+/* After a restart: go on with the images of VMs that run; cache is open. */
+void favo_lazy_resume(struct noded *nd);
 
 /* ---- server.c ---- */
 int favo_server_listen(struct noded *nd, struct favo_err *err);

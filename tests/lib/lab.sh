@@ -92,10 +92,11 @@ expect_no_line() {
 leftovers_script='
 for p in /proc/[0-9]*; do
 	c=$(cat $p/comm 2>/dev/null) || continue
-	case $c in favo-vmm|favo-task|vhost-*) [ -z "$(cat $p/cmdline | tr -d "\0")" ] && [ "$c" != "${c#favo}" ] ||
+	case $c in favo-vmm|favo-task|favo-lazy|vhost-*) [ -z "$(cat $p/cmdline | tr -d "\0")" ] && [ "$c" != "${c#favo}" ] ||
 		echo "process $c ${p#/proc/}" ;; esac
 done
 for l in /sys/class/net/f[btx][0-9a-z]*; do [ -e $l ] && echo "link ${l##*/}"; done
+for d in /sys/block/nbd*/pid; do [ -e $d ] && echo "device $d"; done
 find /sys/fs/cgroup -type d \( -path "*favo*" -o -path "*/slurm*/uid_*/job_*" \) | sed "s/^/cgroup /"
 for f in /run/favo/vm/* /run/favo/job/* /var/lib/favo/vm/*; do [ -e $f ] && echo "file $f"; done
 awk "\$2 ~ /favo/ && \$2 !~ /^\/(opt|var\/lib)\/favo\$/ {print \"mount \" \$2}" /proc/mounts
