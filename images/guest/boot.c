@@ -36,6 +36,7 @@ struct guest {
 	struct favo_service *service;
 	struct favo_watch signals;
 	struct favo_watch button;
+	const char *cgroup_root;
 };
 
 static void on_log(enum favo_level level, const char *line)
@@ -192,10 +193,10 @@ static int start_agent(struct guest *g, const char *cgroup_root, struct favo_err
 	return ret;
 }
 
-static int boot(struct guest *g, struct favo_err *err)
+/* All that needs no identity. */
+static int boot_machine(struct guest *g, struct favo_err *err)
 {
 	const struct rlimit files = {1 << 20, 1 << 20};
-	const char *cgroup_root;
 	int ret = favo_mount_early(err);
 
 	if (ret == 0)
@@ -211,22 +212,44 @@ static int boot(struct guest *g, struct favo_err *err)
 	ret = favo_mount_root(&g->config, err);
 	if (ret == 0)
 		ret = favo_enter_root(err);
-	if (ret == 0)
-		ret = favo_identity_setup("", &g->config, err);
-	if (ret == 0 && sethostname(g->config.hostname, strlen(g->config.hostname)) < 0)
-		ret = favo_fail(err, errno, "set host name: %m");
 	if (ret < 0)
 		return ret;
 	favo_report_phase(g->report, "root", "");
-	cgroup_root = favo_mount_cgroup();
+	g->cgroup_root = favo_mount_cgroup();
 	set_sysctls();
 	/* Many tasks with many streams; each process gets the limits of its task. */
 	setrlimit(RLIMIT_NOFILE, &files);
-	ret = favo_net_setup(&g->config, err);
+	return 0;
+}
+
+/* All that makes it this guest of this job; a warm guest comes here much later. */
+static int boot_identity(struct guest *g, struct favo_err *err)
+{
+	int ret = favo_identity_setup("", &g->config, err);
+
+	if (ret == 0 && sethostname(g->config.hostname, strlen(g->config.hostname)) < 0)
+		ret = favo_fail(err, errno, "set host name: %m");
+	if (ret == 0)
+		ret = favo_net_setup(&g->config, err);
 	if (ret < 0)
 		return ret;
 	favo_report_phase(g->report, "network", "");
-	return start_agent(g, cgroup_root, err);
+	return start_agent(g, g->cgroup_root, err);
+}
+
+static int boot(struct guest *g, struct favo_err *err)
+{
+	int ret = boot_machine(g, err);
+
+	if (ret == 0 && g->config.warm) {
+		/* Reports so far were about a guest that nobody has. */
+		favo_report_free(g->report);
+		g->report = NULL;
+		ret = favo_warm_wait(&g->config, err);
+		if (ret == 0)
+			ret = favo_report_new(&g->report, &g->config, err);
+	}
+	return ret ? ret : boot_identity(g, err);
 }
 
 _Noreturn void favo_boot(void)

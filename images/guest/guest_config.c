@@ -224,18 +224,73 @@ static int get_root(struct favo_guest_config *c, const json_t *obj, struct favo_
 	return ret < 0 ? favo_wrap(err, ret, "root") : 0;
 }
 
+static int get_secret(struct favo_guest_config *c, const json_t *obj,
+		      struct favo_err *err)
+{
+	const char *secret;
+	int ret = favo_json_str(&secret, obj, "secret", err);
+
+	if (ret == 0 && favo_hex_decode(c->secret, sizeof(c->secret), secret, NULL) < 0)
+		return favo_fail(err, EINVAL, "secret: not %zu hex digits",
+				 2 * sizeof(c->secret));
+	return ret;
+}
+
+/* Optional: only what a warm guest gets has one. */
+static int get_seed(struct favo_guest_config *c, const json_t *obj, struct favo_err *err)
+{
+	const char *seed;
+	int ret;
+
+	if (!json_object_get(obj, "seed"))
+		return 0;
+	ret = favo_json_str(&seed, obj, "seed", err);
+	if (ret == 0 && favo_hex_decode(c->seed, sizeof(c->seed), seed, NULL) < 0)
+		return favo_fail(err, EINVAL, "seed: not %zu hex digits",
+				 2 * sizeof(c->seed));
+	c->has_seed = ret == 0;
+	return ret;
+}
+
+/* A guest without a job: what it takes to boot, and nothing of anybody's. */
+static int parse_warm(struct favo_guest_config *c, const json_t *obj,
+		      struct favo_err *err)
+{
+	uint64_t time_ns;
+	int ret = get_secret(c, obj, err);
+
+	if (ret == 0 && !json_is_true(json_object_get(obj, "warm")))
+		ret = favo_fail(err, EINVAL, "warm: neither true nor absent");
+	if (ret == 0)
+		ret = favo_json_u64(&time_ns, obj, "time_ns", 0, INT64_MAX, err);
+	if (ret == 0)
+		ret = get_root(c, obj, err);
+	if (ret < 0)
+		return ret;
+	c->time_ns = (int64_t)time_ns;
+	c->warm = true;
+	return 0;
+}
+
 static int parse(struct favo_guest_config *c, const json_t *obj, struct favo_err *err)
 {
 	static const char *const keys[] = {"format", "hostname", "job",	    "index",
 					   "secret", "time_ns",	 "network", "prefix_len",
 					   "mtu",    "mac",	 "address", "members",
-					   "user",   "root",	 NULL};
-	const char *secret;
+					   "user",   "root",	 "warm",    "seed",
+					   NULL};
+	static const char *const warm_keys[] = {"format", "secret", "time_ns",
+						"root",	  "warm",   NULL};
+	const json_t *warm = json_object_get(obj, "warm");
 	uint64_t u64;
-	int ret = favo_json_only(obj, keys, err);
+	int ret = favo_json_only(obj, warm ? warm_keys : keys, err);
 
 	if (ret == 0)
 		ret = favo_json_u64(&u64, obj, "format", 1, 1, err);
+	if (ret == 0 && warm)
+		return parse_warm(c, obj, err);
+	if (ret == 0)
+		ret = get_seed(c, obj, err);
 	if (ret == 0)
 		ret = get_name(c->hostname, sizeof(c->hostname), obj, "hostname", err);
 	if (ret == 0)
@@ -247,10 +302,7 @@ static int parse(struct favo_guest_config *c, const json_t *obj, struct favo_err
 	if (ret < 0)
 		return ret;
 	c->time_ns = (int64_t)u64;
-	ret = favo_json_str(&secret, obj, "secret", err);
-	if (ret == 0 && favo_hex_decode(c->secret, sizeof(c->secret), secret, NULL) < 0)
-		return favo_fail(err, EINVAL, "secret: not %zu hex digits",
-				 2 * sizeof(c->secret));
+	ret = get_secret(c, obj, err);
 	if (ret == 0)
 		ret = get_network(c, obj, err);
 	if (ret == 0)

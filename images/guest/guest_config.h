@@ -6,6 +6,7 @@
 #pragma once
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -14,6 +15,7 @@
 
 #define FAVO_GUEST_MEMBERS_MAX 65536
 #define FAVO_GUEST_GROUPS_MAX 65536
+#define FAVO_GUEST_SEED_SIZE 64
 
 struct favo_guest_member {
 	char name[64];
@@ -45,6 +47,10 @@ struct favo_guest_config {
 	struct favo_guest_group *groups;
 	size_t n_groups;
 	char root_device[256], root_fstype[32];
+	bool warm; /* only secret, time_ns and root are set: the rest comes later */
+	bool restored; /* came to a warm guest; not in the file */
+	bool has_seed;
+	uint8_t seed[FAVO_GUEST_SEED_SIZE]; /* fresh randomness of the host */
 };
 
 /* Strict: unknown keys, wrong types and out-of-range values are -EINVAL. */

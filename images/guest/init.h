@@ -28,12 +28,28 @@ void favo_clock_setup(const struct favo_guest_config *config);
 
 /* report.c: phases to the host, sent again when the connection breaks. */
 struct favo_report;
+/* config is borrowed. */
 int favo_report_new(struct favo_report **out, const struct favo_guest_config *config,
 		    struct favo_err *err) favo_must_check;
+/* Before favo_report_attach(). */
+void favo_report_free(struct favo_report *r);
 void favo_report_phase(struct favo_report *r, const char *phase, const char *detail);
+/* One line of a report, with its newline, or NULL; the caller frees. */
+char *favo_report_line(const struct favo_guest_config *config, const char *phase,
+		       const char *detail);
+/* A connection to the host's port for reports, or -errno. */
+int favo_report_connect(void);
 /* From now on the loop keeps the connection. */
 int favo_report_attach(struct favo_report *r, struct favo_loop *loop,
 		       struct favo_err *err) favo_must_check;
+
+/*
+ * warm.c: wait for the host to say who this guest is; takes the place of the
+ * warm configuration. Blocks for as long as it takes, through a save and any
+ * number of restores. New randomness and the clock are set when it returns.
+ */
+int favo_warm_wait(struct favo_guest_config *config,
+		   struct favo_err *err) favo_must_check;
 
 /* power.c: sync, then power off or reset; the ACPI power button. */
 _Noreturn void favo_power_down(bool reset);

@@ -104,6 +104,35 @@ static int set_mtu(int sock, const char *name, unsigned mtu, struct favo_err *er
 	return 0;
 }
 
+/*
+ * A restored guest's interface has the address of the guest that was saved:
+ * give the only one that there is the new one.
+ */
+static int adopt_interface(int sock, const uint8_t mac[6], struct favo_err *err)
+{
+	DIR *dir = opendir("/sys/class/net");
+	struct ifreq ifr = {0};
+	struct dirent *d;
+	bool found = false;
+
+	while (dir && !found && (d = readdir(dir))) {
+		if (d->d_name[0] == '.' || strlen(d->d_name) >= IFNAMSIZ)
+			continue;
+		snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%.15s", d->d_name);
+		found = ioctl(sock, SIOCGIFHWADDR, &ifr) == 0 &&
+			ifr.ifr_hwaddr.sa_family == ARPHRD_ETHER;
+	}
+	if (dir)
+		closedir(dir);
+	if (!found)
+		return favo_fail(err, ENODEV, "there is no network interface");
+	memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
+	if (ioctl(sock, SIOCSIFHWADDR, &ifr) < 0)
+		return favo_fail(err, errno, "interface %s: new address: %m",
+				 ifr.ifr_name);
+	return 0;
+}
+
 static int set_neighbour(int sock, const char *name, const struct favo_guest_member *m,
 			 struct favo_err *err)
 {
@@ -131,7 +160,10 @@ int favo_net_setup(const struct favo_guest_config *config, struct favo_err *err)
 	ret = set_up(sock, "lo", err);
 	if (ret < 0 || strcmp(config->network, "none") == 0)
 		return ret;
-	ret = wait_for_interface(name, sock, config->mac, err);
+	if (config->restored)
+		ret = adopt_interface(sock, config->mac, err);
+	if (ret == 0)
+		ret = wait_for_interface(name, sock, config->mac, err);
 	if (ret == 0)
 		ret = set_mtu(sock, name, config->mtu, err);
 	if (ret == 0)

@@ -32,16 +32,14 @@
 struct favo_report {
 	char *lines[LINES_MAX];
 	size_t n, sent;
-	uint64_t job;
-	uint32_t index;
-	char secret[2 * FAVO_AGENT_SECRET_SIZE + 1];
+	const struct favo_guest_config *config;
 	int fd, retry_ms;
 	struct favo_loop *loop;
 	struct favo_watch watch;
 	struct favo_timer retry;
 };
 
-static int connect_host(void)
+int favo_report_connect(void)
 {
 	struct sockaddr_vm addr = {.svm_family = AF_VSOCK,
 				   .svm_cid = VMADDR_CID_HOST,
@@ -85,7 +83,7 @@ static void send_lines(struct favo_report *r)
 	struct favo_err err = {0};
 
 	if (r->fd < 0) {
-		r->fd = connect_host();
+		r->fd = favo_report_connect();
 		if (r->fd >= 0 && r->loop)
 			watch_connection(r);
 	}
@@ -124,22 +122,30 @@ static void on_retry(struct favo_timer *timer)
 	send_lines(timer->user);
 }
 
-void favo_report_phase(struct favo_report *r, const char *phase, const char *detail)
+char *favo_report_line(const struct favo_guest_config *config, const char *phase,
+		       const char *detail)
 {
+	char secret[2 * FAVO_AGENT_SECRET_SIZE + 1];
 	favo_autojson json_t *obj = NULL;
 	favo_autofree char *text = NULL;
 	struct timespec up;
 
-	favo_log(FAVO_INFO, "%s%s%s", phase, *detail ? ": " : "", detail);
+	favo_hex_encode(secret, config->secret, sizeof(config->secret));
 	clock_gettime(CLOCK_BOOTTIME, &up);
-	obj = json_pack("{s:I, s:I, s:s, s:s, s:s, s:I}", "job", (json_int_t)r->job,
-			"index", (json_int_t)r->index, "secret", r->secret, "phase",
+	obj = json_pack("{s:I, s:I, s:s, s:s, s:s, s:I}", "job", (json_int_t)config->job,
+			"index", (json_int_t)config->index, "secret", secret, "phase",
 			phase, "detail", detail, "uptime_ms",
 			(json_int_t)(up.tv_sec * 1000LL + up.tv_nsec / 1000000));
 	text = obj ? json_dumps(obj, JSON_COMPACT) : NULL;
-	if (!text || r->n == LINES_MAX)
+	return text ? favo_asprintf("%s\n", text) : NULL;
+}
+
+void favo_report_phase(struct favo_report *r, const char *phase, const char *detail)
+{
+	favo_log(FAVO_INFO, "%s%s%s", phase, *detail ? ": " : "", detail);
+	if (r->n == LINES_MAX)
 		return;
-	r->lines[r->n] = favo_asprintf("%s\n", text);
+	r->lines[r->n] = favo_report_line(r->config, phase, detail);
 	if (r->lines[r->n])
 		r->n++;
 	send_lines(r);
@@ -154,13 +160,19 @@ int favo_report_new(struct favo_report **out, const struct favo_guest_config *co
 		return favo_fail(err, ENOMEM, "allocate reports");
 	r->fd = -1;
 	r->retry_ms = RETRY_MIN_MS;
-	r->job = config->job;
-	r->index = config->index;
-	favo_hex_encode(r->secret, config->secret, sizeof(config->secret));
+	r->config = config;
 	r->watch = (struct favo_watch){.events = POLLIN, .fn = on_host, .user = r};
 	r->retry = (struct favo_timer){.fn = on_retry, .user = r};
 	*out = r;
 	return 0;
+}
+
+void favo_report_free(struct favo_report *r)
+{
+	favo_close(&r->fd);
+	while (r->n)
+		free(r->lines[--r->n]);
+	free(r);
 }
 
 int favo_report_attach(struct favo_report *r, struct favo_loop *loop,
