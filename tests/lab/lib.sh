@@ -91,7 +91,10 @@ inputs_hash() {
 # is_built NAME HASH: whether asset NAME was completed from these inputs;
 # mark_built records it as the very last step.
 is_built() { [ "$(cat "$LAB/assets/$1.inputs" 2>/dev/null)" = "$2" ]; }
-mark_built() { printf '%s\n' "$2" >"$LAB/assets/$1.inputs"; }
+mark_built() {
+	printf '%s\n' "$2" >"$LAB/assets/$1.inputs.new"
+	mv -f "$LAB/assets/$1.inputs.new" "$LAB/assets/$1.inputs"
+}
 
 # proc_start PID: start time in clock ticks, which with the id names a process.
 proc_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
