@@ -198,6 +198,32 @@ static int use_site_kernel(struct job *job, const char *kernel, const char *modu
 	return put_boot(job, tree, "", err);
 }
 
+/* Kernel and initramfs that are in the site's store already. */
+static int use_site_boot(struct job *job, struct favo_err *err)
+{
+	const json_t *boot = job->import->site_boot;
+	const char *kernel, *initramfs, *release;
+	json_int_t kernel_size, initramfs_size;
+	size_t len;
+
+	if (json_unpack((json_t *)boot, "{s:{s:s, s:I, s:s}, s:{s:s, s:I}}", "kernel",
+			"digest", &kernel, "size", &kernel_size, "release", &release,
+			"initramfs", "digest", &initramfs, "size", &initramfs_size) < 0)
+		return favo_fail(err, EBADMSG, "malformed kernel of the site");
+	len = strlen(release);
+	if (len >= sizeof(job->kernel.release))
+		return favo_fail(err, EBADMSG, "malformed release of the site's kernel");
+	memcpy(job->kernel.release, release, len + 1);
+	job->kernel.len = (size_t)kernel_size;
+	job->result->initramfs_bytes = (uint64_t)initramfs_size;
+	memcpy(job->result->kernel_source, "site", sizeof("site"));
+	note(job, "kernel of the site: ", release);
+	if (favo_digest_parse(&job->kernel_digest, kernel, err) < 0 ||
+	    favo_digest_parse(&job->initramfs_digest, initramfs, err) < 0)
+		return favo_wrap(err, -EBADMSG, "kernel of the site");
+	return 0;
+}
+
 static int choose_kernel(struct job *job, struct favo_err *err)
 {
 	const struct favo_import *import = job->import;
@@ -207,6 +233,8 @@ static int choose_kernel(struct job *job, struct favo_err *err)
 	if (import->kernel)
 		return use_site_kernel(job, import->kernel, import->modules, err);
 	ret = favo_kernel_from_tree(&job->kernel, job->tree, err);
+	if (ret == -ENOENT && import->site_boot)
+		return use_site_boot(job, err);
 	if (ret == -ENOENT && import->site_kernel)
 		return use_site_kernel(job, import->site_kernel, import->site_modules,
 				       err);
@@ -375,4 +403,55 @@ int favo_import_path(struct favo_store *store, const char *path,
 	}
 	favo_source_fini(&source);
 	return ret;
+}
+
+/* Was the image of the site's kernel made after kernel and modules? */
+static bool is_boot_fresh(struct favo_store *store, const char *kernel,
+			  const char *modules)
+{
+	favo_autofree char *ref = favo_asprintf("%s/refs/" FAVO_SITE_BOOT "/latest",
+						favo_store_path(store));
+	struct stat made, k, m;
+
+	return ref && stat(ref, &made) == 0 && stat(kernel, &k) == 0 &&
+	       stat(modules, &m) == 0 && made.st_mtime > k.st_mtime &&
+	       made.st_mtime > m.st_mtime && made.st_mtime > k.st_ctime &&
+	       made.st_mtime > m.st_ctime;
+}
+
+static int import_boot(struct favo_store *store, const char *kernel, const char *modules,
+		       struct favo_digest *id, struct favo_err *err)
+{
+	struct favo_import import = {
+		.name = FAVO_SITE_BOOT, .kernel = kernel, .modules = modules};
+	favo_autotree struct favo_tree *tree = NULL;
+	struct favo_import_result result = {0};
+	int ret = favo_tree_new(&tree, err);
+
+	if (ret == 0)
+		ret = favo_import_tree(store, tree, &import, &result, err);
+	*id = result.id;
+	return ret;
+}
+
+int favo_import_site_boot(struct favo_store *store, const char *kernel,
+			  const char *modules, json_t **boot, struct favo_err *err)
+{
+	favo_automanifest struct favo_manifest *manifest = NULL;
+	struct favo_digest id;
+	const json_t *parts;
+	int ret = -ENOENT;
+
+	if (is_boot_fresh(store, kernel, modules))
+		ret = favo_store_resolve(store, FAVO_SITE_BOOT, &id, err);
+	if (ret < 0)
+		ret = import_boot(store, kernel, modules, &id, err);
+	if (ret == 0)
+		ret = favo_store_manifest(store, &id, &manifest, err);
+	if (ret < 0)
+		return ret;
+	parts = manifest->json;
+	*boot = json_pack("{s:O, s:O}", "kernel", json_object_get(parts, "kernel"),
+			  "initramfs", json_object_get(parts, "initramfs"));
+	return *boot ? 0 : favo_fail(err, ENOMEM, "out of memory");
 }

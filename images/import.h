@@ -23,6 +23,8 @@ struct favo_import {
 	const char *modules; /* folder of its modules, .../lib/modules/RELEASE */
 	const char *site_kernel; /* the same, used when the image has no kernel */
 	const char *site_modules;
+	const json_t
+		*site_boot; /* favo_import_site_boot() of another host; may be NULL */
 	const char *const *drop; /* more patterns to remove, may be NULL */
 	size_t n_drop;
 	const json_t *source; /* for the manifest; NULL: what the source says */
@@ -56,7 +58,17 @@ int favo_import_tree(struct favo_store *store, struct favo_tree *tree,
 		     const struct favo_import *import, struct favo_import_result *result,
 		     struct favo_err *err);
 
-/* The same from any text that favo_source_load() takes. */
+/*
+ * Kernel and initramfs of this site as an image without files, called
+ * FAVO_SITE_BOOT, so that images made on other hosts can use them: *boot is
+ * {"kernel":{"digest","size","release"},"initramfs":{"digest","size"}}. The
+ * same kernel gives the same image. The caller drops *boot.
+ */
+#define FAVO_SITE_BOOT "site-boot"
+int favo_import_site_boot(struct favo_store *store, const char *kernel,
+			  const char *modules, json_t **boot, struct favo_err *err);
+
+/* favo_import_tree() from any text that favo_source_load() takes. */
 int favo_import_path(struct favo_store *store, const char *path,
 		     const struct favo_import *import, struct favo_import_result *result,
 		     struct favo_err *err);

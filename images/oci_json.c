@@ -263,6 +263,17 @@ int favo_oci_manifest_parse(struct favo_oci_manifest *out, const char *text, siz
 	return ret;
 }
 
+/* "app:v1" of "docker.io/library/app:v1", as Docker itself shows it. */
+static const char *familiar(const char *name)
+{
+	static const char *const prefixes[] = {"docker.io/", "library/"};
+
+	for (size_t i = 0; name && i < FAVO_ARRAY_SIZE(prefixes); i++)
+		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+			name += strlen(prefixes[i]);
+	return name;
+}
+
 static bool has_repo_tag(const json_t *image, const char *tag)
 {
 	const json_t *name;
@@ -270,8 +281,9 @@ static bool has_repo_tag(const json_t *image, const char *tag)
 
 	json_array_foreach(json_object_get(image, "RepoTags"), i, name)
 	{
-		const char *text = json_string_value(name);
+		const char *text = familiar(json_string_value(name));
 
+		tag = familiar(tag);
 		len = strlen(tag);
 		if (text && strncmp(text, tag, len) == 0 &&
 		    (!text[len] || strcmp(text + len, ":latest") == 0))

@@ -79,6 +79,9 @@ int favo_store_mark_json(struct favo_digest_set *blobs, const json_t *value,
 	} else if (json_is_object(value)) {
 		json_object_foreach((json_t *)value, key, item)
 		{
+			/* Digests of others, and whatever a container says. */
+			if (strcmp(key, "source") == 0 || strcmp(key, "config") == 0)
+				continue;
 			ret = favo_store_mark_json(blobs, item, err);
 			if (ret < 0)
 				break;

@@ -54,7 +54,7 @@ bool favo_digest_set_has(const struct favo_digest_set *set,
 			 const struct favo_digest *digest);
 void favo_digest_set_fini(struct favo_digest_set *set);
 
-/* Every digest that stands in a JSON value. */
+/* Every digest in a JSON value, but for members "source" and "config". */
 int favo_store_mark_json(struct favo_digest_set *set, const json_t *value,
 			 struct favo_err *err);
 /* Every blob of an image of the store, its chunks included. */

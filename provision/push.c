@@ -270,3 +270,8 @@ int favo_push_image(struct favo_http *http, struct favo_store *from,
 		*moved = p.done;
 	return ret;
 }
+
+int favo_push_site_boot(struct favo_http *http, json_t **boot, struct favo_err *err)
+{
+	return favo_http_json(http, "GET", "/v1/site-boot", NULL, boot, err);
+}

@@ -26,3 +26,10 @@ int favo_push_allowed(struct favo_http *http, const char *name, struct favo_err 
 int favo_push_image(struct favo_http *http, struct favo_store *from,
 		    const struct favo_digest *id, const char *name, uint64_t *moved,
 		    favo_progress_fn *progress, void *user, struct favo_err *err);
+
+/*
+ * Kernel and initramfs that the site has for images without one, as
+ * favo_import's site_boot. -ENOENT with a sentence when it has none; the
+ * caller drops *boot.
+ */
+int favo_push_site_boot(struct favo_http *http, json_t **boot, struct favo_err *err);

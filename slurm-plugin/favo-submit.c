@@ -3,8 +3,10 @@
  * favo-submit: asks favod for the grant of a job; child of the SPANK plugin
  * in srun, sbatch and salloc, as the user (submit.c says why a child).
  *
- * Writes exactly one line to stdout: "grant TEXT" or "error SENTENCE". The
- * parent gives up on it after ten seconds, so its own limit is shorter.
+ * Writes one line to stdout: "grant TEXT" or "error SENTENCE". The parent
+ * gives up on it after ten seconds, so its own limit is shorter. While it
+ * imports an image that the job brings along (submit_import.h), each line
+ * "busy" before the answer gives it another ten.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@
 #include "common/util.h"
 #include "provision/conf.h"
 #include "provision/grant.h"
+#include "slurm-plugin/submit_import.h"
 
 #define TIMEOUT_MS 8000
 
@@ -42,12 +45,6 @@ static int check_request(const struct request *r, struct favo_err *err)
 {
 	if (!r->image)
 		return favo_fail(err, EINVAL, "--vm-image is missing");
-	if (strncmp(r->image, "docker://", 9) == 0 || strchr("./", r->image[0]))
-		return favo_fail(
-			err, EINVAL,
-			"--vm-image=%s: this version starts images of the site's store "
-			"only; favo image ls lists them",
-			r->image);
 	if (r->cpus > 4096)
 		return favo_fail(err, EINVAL, "--vm-cpus=%ju is more than any node has",
 				 (uintmax_t)r->cpus);
@@ -104,6 +101,34 @@ static int ask(char **grant, const struct request *r, const struct favo_conf *co
 	return *grant ? 0 : favo_fail(err, ENOMEM, "favo-submit: %m");
 }
 
+/* The grant of a job that brings its image along. */
+static int ask_with_import(char **grant, struct request *r, const struct favo_conf *conf,
+			   struct favo_err *err)
+{
+	struct favo_submit_import *import = NULL;
+	favo_autofree char *given = r->image, *name = NULL;
+	int ret = favo_submit_import_open(&import, given, conf, &name, err);
+
+	r->image = NULL;
+	if (ret < 0)
+		return ret;
+	/* Imported before, by this user, and still the same: nothing to do. */
+	r->image = name;
+	ret = name ? ask(grant, r, conf, err) : -ENOENT;
+	if (ret == -ENOENT) {
+		free(favo_steal_ptr(&name));
+		ret = favo_submit_import_run(import, &name, err);
+		if (ret < 0)
+			favo_wrap(err, ret, "--vm-image");
+		r->image = name;
+		if (ret == 0)
+			ret = ask(grant, r, conf, err);
+	}
+	r->image = NULL; /* the options do not own it */
+	favo_submit_import_free(import);
+	return ret;
+}
+
 static int run(int argc, char **argv, struct favo_err *err)
 {
 	struct request r = {0};
@@ -126,7 +151,9 @@ static int run(int argc, char **argv, struct favo_err *err)
 	if (ret == 0)
 		ret = favo_conf_load(&conf, getenv("FAVO_CONF"), true, err);
 	if (ret == 0)
-		ret = ask(&grant, &r, &conf, err);
+		ret = favo_submit_is_source(r.image)
+			      ? ask_with_import(&grant, &r, &conf, err)
+			      : ask(&grant, &r, &conf, err);
 	if (ret == 0)
 		printf("grant %s\n", grant);
 	favo_conf_fini(&conf);

@@ -16,7 +16,7 @@ static const struct {
 	const char *usage;
 } rows[FAVO_PO_COUNT] = {
 	[FAVO_PO_IMAGE] =
-		{"vm-image", "FAVO_VM_IMAGE", "NAME[:TAG][@DIGEST]",
+		{"vm-image", "FAVO_VM_IMAGE", "NAME[:TAG][@DIGEST]|docker://IMAGE|./PATH",
 		 "run the job in its own virtual machines, booted from this image"},
 	[FAVO_PO_CPUS] = {"vm-cpus", "FAVO_VM_CPUS", "N",
 			  "virtual CPUs of each VM (default: the allocation's)"},

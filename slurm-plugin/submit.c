@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define SUBMIT_MS 10000
+#define IMPORT_MS (4 * 3600 * 1000) /* with an image to import first */
 #define ANSWER_MAX 8192
 /* How Slurm hands --vm-image of sbatch or salloc to the sruns inside. */
 #define INHERITED_IMAGE "SLURM_SPANK__SLURM_SPANK_OPTION_favo_vm_image"
@@ -87,10 +88,26 @@ static int start_child(const struct favo_plugin *p, pid_t *pid, int *out)
 	return 0;
 }
 
-/* All that the child writes until it closes its end; -ETIMEDOUT. */
+/* Take "busy" lines off the front of buf; were there any? */
+static bool take_busy(char *buf, size_t *len)
+{
+	static const char busy[] = "busy\n";
+	size_t n = 0;
+
+	while (strncmp(buf + n, busy, strlen(busy)) == 0)
+		n += strlen(busy);
+	*len -= n;
+	memmove(buf, buf + n, *len + 1);
+	return n > 0;
+}
+
+/*
+ * All that the child writes until it closes its end, without its "busy"
+ * lines, each of which says that it is importing an image; -ETIMEDOUT.
+ */
 static int read_answer(int fd, char *buf, size_t size)
 {
-	int64_t deadline = now_ms() + SUBMIT_MS;
+	int64_t deadline = now_ms() + SUBMIT_MS, last = now_ms() + IMPORT_MS;
 	size_t len = 0;
 
 	for (;;) {
@@ -111,6 +128,8 @@ static int read_answer(int fd, char *buf, size_t size)
 		buf[len] = '\0';
 		if (n == 0)
 			return 0;
+		if (take_busy(buf, &len) && now_ms() < last)
+			deadline = now_ms() + SUBMIT_MS;
 		if (len == size - 1)
 			return -EMSGSIZE;
 	}

@@ -303,6 +303,8 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 	struct progress progress;
 	struct favo_import import = import_of(cli, args, &progress);
 	struct favo_image_name parsed;
+	favo_autojson json_t *boot = NULL;
+	struct favo_http *http;
 	int ret;
 
 	if (!args->name && strcmp(text, "-") == 0)
@@ -317,6 +319,10 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 		return ret;
 	import.name = target.name;
 	import.partition = (unsigned int)args->partition;
+	/* Elsewhere than on favod's host, the site's kernel is favod's. */
+	if (target.dir && favo_cli_http(cli, &http, NULL) == 0 &&
+	    favo_push_site_boot(http, &boot, NULL) == 0)
+		import.site_boot = boot;
 	ret = favo_import_path(target.store, text, &import, &result, err);
 	end_line(&progress);
 	if (ret == 0)

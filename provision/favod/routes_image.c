@@ -12,6 +12,7 @@
 
 #include "common/json.h"
 #include "common/util.h"
+#include "images/import.h"
 
 #define BLOBS_MAX 256
 #define NEAR_MAX 5
@@ -297,7 +298,27 @@ static void post_blobs(struct favo_favod *d, struct favo_call *call)
 		batch_free(b);
 }
 
+/* What images without a kernel boot, for those who make them elsewhere. */
+static void get_site_boot(struct favo_favod *d, struct favo_call *call)
+{
+	struct favo_err err = {0};
+	json_t *boot = NULL;
+
+	if (!d->conf.site_kernel[0]) {
+		favo_call_error(call, MHD_HTTP_NOT_FOUND,
+				"set site_kernel and site_modules in its favo.conf", NULL,
+				"favod's host has no kernel for images without one");
+		return;
+	}
+	if (favo_import_site_boot(d->store, d->conf.site_kernel, d->conf.site_modules,
+				  &boot, &err) < 0)
+		favo_call_fail(call, &err);
+	else
+		favo_call_json(call, MHD_HTTP_OK, boot);
+}
+
 const struct favo_route favo_image_routes[] = {
+	{"GET", "/v1/site-boot", 0, false, get_site_boot},
 	{"GET", "/v1/images", 0, false, list_images},
 	{"GET", "/v1/images/", 0, false, show_image},
 	{"GET", "/v1/manifests/", 0, false, get_manifest},

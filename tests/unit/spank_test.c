@@ -218,6 +218,24 @@ static void test_submission_errors_end_the_command(void **state)
 	assert_int_equal(favo_world_in_child(scene_exit_code), 77);
 }
 
+/* Each "busy" line buys ten seconds, and is no part of the answer. */
+static void test_import_takes_its_time(void **state)
+{
+	int ret;
+	int64_t us;
+
+	(void)state;
+	favo_world_fake_submit("printf bu; printf 'sy\\nbusy\\n'; sleep 6; echo busy; "
+			       "sleep 6; printf 'busy\\ngrant abc.def\\n'");
+	us = favo_world_elapsed_us(scene_submit, &ret);
+	assert_int_equal(ret, 0);
+	assert_in_range(us, 11500000, 60000000);
+	assert_string_equal(host_get(host->control, "FAVO_GRANT"), "abc.def");
+	favo_world_fake_submit("echo busy; echo 'error no such image'");
+	assert_int_equal(favo_world_in_child(scene_submit), 1);
+	assert_non_null(strstr(host->log, "favo: no such image"));
+}
+
 static void test_missing_favo_submit(void **state)
 {
 	(void)state;
@@ -674,6 +692,7 @@ int main(void)
 		TEST(test_submission_carries_the_grant),
 		TEST(test_environment_gives_defaults),
 		TEST(test_submission_errors_end_the_command),
+		TEST(test_import_takes_its_time),
 		TEST(test_missing_favo_submit),
 		TEST(test_silent_favo_submit_is_given_up),
 		TEST(test_shape_without_image),
