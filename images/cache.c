@@ -260,6 +260,14 @@ int favo_cache_remove(struct favo_cache *cache, const struct favo_digest *id,
 	return remove_folder(cache, name, err);
 }
 
+int favo_cache_discard(struct favo_cache *cache, const struct favo_digest *id,
+		       struct favo_err *err)
+{
+	char name[FAVO_CACHE_NAME_SIZE];
+
+	return remove_folder(cache, favo_cache_name(id, "", name), err);
+}
+
 int favo_cache_evict(struct favo_cache *cache, uint64_t max_bytes, bool include_partial,
 		     struct favo_err *err)
 {

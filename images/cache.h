@@ -119,6 +119,10 @@ int favo_cache_settle(struct favo_cache *cache, const struct favo_digest *id,
 int favo_cache_remove(struct favo_cache *cache, const struct favo_digest *id,
 		      struct favo_err *err);
 
+/* Remove an image that is damaged, in use or not: who has it open keeps it. */
+int favo_cache_discard(struct favo_cache *cache, const struct favo_digest *id,
+		       struct favo_err *err);
+
 /*
  * Remove images without pins, least recently used first, until the cache
  * takes at most max_bytes. Fetches in progress (partial images) are only

@@ -8,11 +8,12 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
-#include "images/digest.h"
+#include "images/manifest.h"
 
 #define FAVO_VERITY_BLOCK 4096u
 #define FAVO_VERITY_LEVELS 16
@@ -39,3 +40,34 @@ void favo_verity_salt(struct favo_digest *salt);
  */
 int favo_verity_build(int fd, uint64_t size, const struct favo_digest *salt,
 		      struct favo_digest *root_hash, struct favo_err *err);
+
+/* ---- reading (verity_open.c) ---- */
+
+#define FAVO_VERITY_NAME_SIZE 96
+
+enum favo_verity_flags {
+	FAVO_VERITY_NO_READAHEAD = 1, /* the source fetches what is read */
+};
+
+/*
+ * Open a file system through dm-verity, whatever its source is: a regular file
+ * (through a loop device) or a block device, open for reading. *out is a
+ * read-only descriptor of the block device; each block is checked when it
+ * enters the page cache, and a read of a damaged one fails with EIO. All who
+ * open the same source of the same image share one device, also after a
+ * restart of the caller; the kernel removes it when its last descriptor is
+ * closed. name, unless NULL, gets the device's name.
+ *
+ * -EOPNOTSUPP: the kernel has no dm-verity, or we are not root. -EBADMSG: the
+ * first block is damaged already. Callers take turns.
+ */
+int favo_verity_open(int *out, const struct favo_digest *id, int source_fd, uint64_t size,
+		     const struct favo_manifest_verity *verity, unsigned int flags,
+		     char name[FAVO_VERITY_NAME_SIZE], struct favo_err *err);
+
+/* Open again what is there for an image; -ENOENT when nothing is. */
+int favo_verity_find(int *out, const struct favo_digest *id,
+		     char name[FAVO_VERITY_NAME_SIZE], struct favo_err *err);
+
+/* Has the device met a damaged block since it was made? */
+bool favo_verity_is_damaged(const char *name);

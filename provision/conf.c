@@ -79,6 +79,9 @@ static const struct favo_opt rows[] = {
 	STR("cgroup", "PATH", cgroup, "auto",
 	    "where Slurm keeps its cgroups, below each hierarchy; auto: found by itself"),
 	STR("huge-pages", "WHEN", huge_pages, "auto", "auto, always or never"),
+	STR("image-verity", "WHEN", image_verity, "auto",
+	    "verify every block of an image that is read: auto (where the kernel can), "
+	    "always or never"),
 	BOOL("sandbox", "yes|no", sandbox, "no", "every job runs as with --vm-sandbox"),
 };
 

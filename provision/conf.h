@@ -49,6 +49,7 @@ struct favo_conf {
 	uint64_t console_bytes;
 	char *cgroup;
 	char *huge_pages;
+	char *image_verity;
 	bool sandbox;
 };
 

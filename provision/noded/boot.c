@@ -319,7 +319,9 @@ static int open_all(struct start *s, struct favo_err *err)
 		return ret;
 	s->fds[FD_KERNEL] = favo_steal_fd(&job->image.kernel_fd);
 	s->fds[FD_INITRAMFS] = favo_steal_fd(&job->image.initramfs_fd);
-	s->fds[FD_ROOT] = favo_steal_fd(&job->image.root_fd);
+	ret = favo_root_open(job, &s->fds[FD_ROOT], err);
+	if (ret < 0)
+		return ret;
 	if (job->tap_fd < 0)
 		return 0;
 	s->fds[FD_TAP] = favo_steal_fd(&job->tap_fd);

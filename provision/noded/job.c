@@ -48,6 +48,7 @@ void favo_job_unref(struct job *job)
 	free(job->cluster);
 	favo_close(&job->vm.process.pidfd);
 	favo_close(&job->tap_fd);
+	favo_root_close(job);
 	favo_cache_image_fini(&job->image);
 	free(job->log);
 	free(job);
@@ -63,7 +64,7 @@ static struct job *job_new(struct noded *nd, struct favo_err *err)
 	}
 	job->nd = nd;
 	job->refs = 1;
-	job->tap_fd = -1;
+	job->tap_fd = job->root_dev = -1;
 	job->vm.process.pidfd = -1;
 	job->image.kernel_fd = job->image.initramfs_fd = job->image.root_fd = -1;
 	return job;
@@ -324,7 +325,9 @@ static void late_reason(const struct job *job, struct favo_failure *f)
 /* The VM failed, in one of three ways: find the words. */
 static void failure_reason(struct job *job, struct favo_failure *f)
 {
-	if (job->vm.guest_failure[0]) {
+	if (favo_root_is_damaged(job)) {
+		favo_root_discard(job, f);
+	} else if (job->vm.guest_failure[0]) {
 		snprintf(f->cause, sizeof(f->cause), "guest: %s", job->vm.guest_failure);
 		snprintf(f->remedy, sizeof(f->remedy), "see: favo vc logs %u",
 			 job->s.job);
@@ -417,6 +420,17 @@ static int remove_files(struct job *job, struct favo_err *err)
 	return 0;
 }
 
+/* A guest that went on after an I/O error: whoever asks for its end shall hear. */
+static void tell_damage(struct job *job)
+{
+	struct favo_failure failure = {0};
+
+	if (favo_job_failed(job) || !favo_root_is_damaged(job))
+		return;
+	favo_root_discard(job, &failure);
+	fail_locked(job, FAVO_PHASE_TASK, &failure);
+}
+
 static void do_cleanup(struct job *job)
 {
 	const struct timespec pause = {.tv_nsec = RETRY_CLEANUP_MS % 1000 * 1000000L,
@@ -425,6 +439,8 @@ static void do_cleanup(struct job *job)
 
 	favo_vm_stop(job, STOP_GRACE_MS);
 	favo_close(&job->tap_fd);
+	tell_damage(job);
+	favo_root_close(job);
 	favo_cache_image_fini(&job->image);
 	favo_lazy_leave(job);
 	while (remove_files(job, &err) < 0) {
@@ -590,8 +606,10 @@ int favo_job_resume(struct noded *nd, struct favo_job_state *s,
 	job->vm.ready = job->s.timeline.reached_ms[FAVO_PHASE_READY] != 0;
 	job->vm.deadline_ms = favo_now_ms() + (int64_t)nd->conf->boot_timeout_ms;
 	job->destroy = ended;
-	if (ret >= 0 && job->vm.process.pidfd >= 0)
+	if (ret >= 0 && job->vm.process.pidfd >= 0) {
+		favo_root_adopt(job);
 		ret = favo_vm_watch(job, err);
+	}
 	pthread_mutex_lock(&nd->lock);
 	if (ret >= 0)
 		ret = job_start(job, err);

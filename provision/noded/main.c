@@ -151,6 +151,7 @@ static int init_noded(struct noded *nd, const struct favo_conf *conf,
 	nd->conf = conf;
 	pthread_mutex_init(&nd->lock, NULL);
 	pthread_mutex_init(&nd->cache_lock, NULL);
+	pthread_mutex_init(&nd->verity_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&nd->changed, &attr);

@@ -21,6 +21,7 @@
 
 #include "common/err.h"
 #include "images/cache.h"
+#include "images/verity.h"
 #include "provision/cluster.h"
 #include "provision/conf.h"
 #include "provision/grant.h"
@@ -85,6 +86,8 @@ struct job {
 	int tap_fd;
 	struct favo_cache_image image;
 	struct fetch *ride; /* L: the VM runs on this one's partial image, or NULL */
+	int root_dev; /* the dm-verity device, held to ask it at the end; or -1 */
+	char root_name[FAVO_VERITY_NAME_SIZE]; /* its name, or "" */
 };
 
 struct noded {
@@ -94,6 +97,7 @@ struct noded {
 	struct favo_cache *cache; /* L: NULL until it is open */
 	char cache_trouble[200]; /* L: why it never will be */
 	pthread_mutex_t cache_lock; /* around favo_cache_get, evict, prune */
+	pthread_mutex_t verity_lock; /* around favo_verity_open, favo_verity_find */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
 	struct job *jobs; /* L */
@@ -273,6 +277,21 @@ void favo_lazy_leave(struct job *job);
 
 /* After a restart: go on with the images of VMs that run; cache is open. */
 void favo_lazy_resume(struct noded *nd);
+
+/* ---- root.c ---- */
+
+/*
+ * Descriptor of the root disk for the VM: of the dm-verity device over
+ * job->image.root_fd, or that file itself where image_verity allows it.
+ */
+int favo_root_open(struct job *job, int *fd, struct favo_err *err);
+/* After a restart: hold the device of a VM that still runs. */
+void favo_root_adopt(struct job *job);
+/* Was a damaged block read? Whoever read it got an I/O error. */
+bool favo_root_is_damaged(const struct job *job);
+/* Find the damage, put it into words, and drop the image from the cache. */
+void favo_root_discard(struct job *job, struct favo_failure *failure);
+void favo_root_close(struct job *job);
 
 /* ---- server.c ---- */
 int favo_server_listen(struct noded *nd, struct favo_err *err);

@@ -108,7 +108,7 @@ write_node() {
 	cp -p "$LAB/keys/exec.token" "$dir/node/files/lab/exec.token"
 	cat >"$dir/node/config" <<END
 hostname $name
-modprobe virtio_net 9pnet_virtio 9p ext4 kvm_amd vhost_net vhost_vsock tun vxlan bridge br_netfilter
+modprobe virtio_net 9pnet_virtio 9p ext4 kvm_amd vhost_net vhost_vsock loop dm_verity tun vxlan bridge br_netfilter
 address $(node_address "$name")
 disk favo /opt/favo erofs
 disk scratch /var/lib/favo ext4

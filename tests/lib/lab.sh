@@ -99,6 +99,8 @@ for l in /sys/class/net/f[btx][0-9a-z]*; do [ -e $l ] && echo "link ${l##*/}"; d
 for d in /sys/block/nbd*/pid; do [ -e $d ] && echo "device $d"; done
 find /sys/fs/cgroup -type d \( -path "*favo*" -o -path "*/slurm*/uid_*/job_*" \) | sed "s/^/cgroup /"
 for f in /run/favo/vm/* /run/favo/job/* /var/lib/favo/vm/*; do [ -e $f ] && echo "file $f"; done
+for d in /sys/block/dm-*; do [ -e $d ] && echo "device $(cat $d/dm/name)"; done
+for d in /sys/block/loop*/loop; do [ -e $d ] && echo "device $d $(cat $d/backing_file)"; done
 awk "\$2 ~ /favo/ && \$2 !~ /^\/(opt|var\/lib)\/favo\$/ {print \"mount \" \$2}" /proc/mounts
 true'
 
