@@ -98,6 +98,8 @@ struct progress {
 	bool quiet;
 	bool tty;
 	int64_t start_ms;
+	const char *step; /* that is shown, since step_ms */
+	int64_t step_ms;
 	bool open; /* a line without its end is on the terminal */
 };
 
@@ -122,14 +124,23 @@ static void show_note(const char *text, void *user)
 static void show_progress(const char *step, uint64_t done, uint64_t total, void *user)
 {
 	struct progress *progress = user;
-	char done_text[32], total_text[32];
+	char done_text[32], total_text[32], rate_text[32];
+	int64_t now = favo_now_ms();
+	uint64_t rate;
 
 	if (progress->quiet || !progress->tty)
 		return;
-	fprintf(stderr, "\r%6.1f s  %s %s of %s   ",
-		(double)(favo_now_ms() - progress->start_ms) / 1000, step,
+	if (!progress->step || strcmp(progress->step, step) != 0) {
+		progress->step = step;
+		progress->step_ms = now;
+	}
+	rate = done * 1000 / (uint64_t)FAVO_MAX(now - progress->step_ms, 1);
+	fprintf(stderr, "\r%6.1f s  %s %s of %s, %s/s, %ju s left   ",
+		(double)(now - progress->start_ms) / 1000, step,
 		favo_format_size(done_text, sizeof(done_text), done),
-		favo_format_size(total_text, sizeof(total_text), total));
+		favo_format_size(total_text, sizeof(total_text), total),
+		favo_format_size(rate_text, sizeof(rate_text), rate),
+		rate ? (uintmax_t)((total - done) / rate) : 0);
 	progress->open = true;
 	if (done == total)
 		end_line(progress);
