@@ -37,6 +37,7 @@ static const struct {
 	{"af_packet", false},
 	{"virtio_console", false},
 	{"virtio_rng", false},
+	{"virtiofs", false},
 	{"pvpanic_pci", false},
 	{"pvpanic_mmio", false},
 };

@@ -55,6 +55,11 @@ static const struct favo_opt rows[] = {
 	    "hypervisor program"),
 	STR("init-path", "PATH", init_path, FAVO_LIBEXECDIR "/favo-init",
 	    "agent that becomes pid 1 of guests"),
+	STR("share-path", "PATH", share_path, FAVO_LIBEXECDIR "/favo-share",
+	    "program that serves directories to VMs"),
+	STR("virtiofsd-path", "PATH", virtiofsd_path, "/usr/lib/qemu/virtiofsd",
+	    "file server that favo-share becomes; without it VMs see no files of the "
+	    "node"),
 	STR("vc-subnet", "NET/LEN", vc_subnet, "10.128.0.0/16",
 	    "addresses inside each virtual cluster; clusters do not see each other"),
 	STR("node-suffix", "TEXT", node_suffix, "",

@@ -36,6 +36,8 @@ struct favo_conf {
 	char *noded_socket;
 	char *vmm_path;
 	char *init_path;
+	char *share_path;
+	char *virtiofsd_path;
 	char *vc_subnet;
 	char *node_suffix;
 	uint64_t vxlan_port;

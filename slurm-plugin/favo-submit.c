@@ -18,6 +18,7 @@
 #include "common/util.h"
 #include "provision/conf.h"
 #include "provision/grant.h"
+#include "provision/mounts.h"
 #include "slurm-plugin/submit_import.h"
 
 #define TIMEOUT_MS 8000
@@ -27,6 +28,8 @@ struct request {
 	uint64_t cpus;
 	uint64_t mem_bytes;
 	char *network;
+	char *mounts;
+	bool sandbox;
 };
 
 static const struct favo_opt rows[] = {
@@ -38,11 +41,17 @@ static const struct favo_opt rows[] = {
 		      "memory of each VM; 0: the allocation's"),
 	FAVO_OPT_STR("vm-network", "private|none", struct request, network, FAVO_FROM_CLI,
 		     "private", "network of the VMs"),
+	FAVO_OPT_STR("vm-mount", "LIST", struct request, mounts, FAVO_FROM_CLI, NULL,
+		     "directories of the node in the VMs"),
+	FAVO_OPT_BOOL("vm-sandbox", "yes|no", struct request, sandbox, FAVO_FROM_CLI,
+		      "no", "no files of the node in the VMs"),
 };
 
 /* favod checks all of it again; this says it sooner and in the user's words. */
 static int check_request(const struct request *r, struct favo_err *err)
 {
+	struct favo_mounts mounts = {0};
+
 	if (!r->image)
 		return favo_fail(err, EINVAL, "--vm-image is missing");
 	if (r->cpus > 4096)
@@ -61,7 +70,12 @@ static int check_request(const struct request *r, struct favo_err *err)
 	if (strcmp(r->network, "private") != 0 && strcmp(r->network, "none") != 0)
 		return favo_fail(err, EINVAL, "--vm-network=%s: private or none is meant",
 				 r->network);
-	return 0;
+	if (r->mounts && r->sandbox)
+		return favo_fail(
+			err, EINVAL,
+			"--vm-mount and --vm-sandbox: a sandbox sees no files of "
+			"the node");
+	return r->mounts ? favo_mounts_parse(&mounts, r->mounts, err) : 0;
 }
 
 static int ask(char **grant, const struct request *r, const struct favo_conf *conf,

@@ -20,7 +20,7 @@
 #define PREPARE_MS 5000
 #define BOOT_MS 2000
 #define DESTROY_MS 20000
-#define REQUEST_MAX 16384
+#define REQUEST_MAX 24576
 
 /* A 32-bit number; 0 for anything else, as the variable may be the user's. */
 static uint32_t number_env(const char *name)
@@ -61,6 +61,10 @@ int favo_node_prolog(const struct favo_plugin *p, spank_t sp)
 	favo_json_put(&j, "nodelist", getenv("SLURM_NODELIST"));
 	favo_json_put(&j, "node", getenv("SLURMD_NODENAME"));
 	favo_json_put(&j, "grant", grant);
+	favo_json_put(&j, "mounts", getenv("SPANK_FAVO_MOUNTS"));
+	favo_json_put(&j, "workdir", getenv("SLURM_JOB_WORK_DIR"));
+	if (getenv("SPANK_FAVO_SANDBOX"))
+		favo_json_raw(&j, ",\"sandbox\":true");
 	favo_json_raw(&j, "}\n");
 	if (j.overflow) {
 		slurm_error("favo: job %u: grant and node list are longer than %d bytes",

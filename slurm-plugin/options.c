@@ -25,6 +25,10 @@ static const struct {
 		 "memory of each VM (default: the allocation's, less the VMM's need)"},
 	[FAVO_PO_NETWORK] = {"vm-network", "FAVO_VM_NETWORK", "private|none",
 			     "network of the VMs (default: private)"},
+	[FAVO_PO_MOUNT] = {"vm-mount", "FAVO_VM_MOUNT", "SRC[:DST[:ro]]",
+			   "directory of the node in the VMs; as often as wanted"},
+	[FAVO_PO_SANDBOX] = {"vm-sandbox", "FAVO_VM_SANDBOX", NULL,
+			     "no files of the node and no Slurm commands in the VMs"},
 };
 
 const char *favo_plugin_opt_name(int row)
@@ -40,7 +44,7 @@ int favo_plugin_register(spank_t sp, spank_opt_cb_f cb)
 			.name = (char *)rows[i].name,
 			.arginfo = (char *)rows[i].arg,
 			.usage = (char *)rows[i].usage,
-			.has_arg = 1,
+			.has_arg = rows[i].arg != NULL,
 			.val = i,
 			.cb = cb,
 		};
@@ -54,20 +58,28 @@ int favo_plugin_register(spank_t sp, spank_opt_cb_f cb)
 	return 0;
 }
 
+/* --vm-mount adds to what was given before, the others replace it. */
 int favo_plugin_set(struct favo_plugin *p, int row, const char *value)
 {
+	size_t len = 0;
+
 	if (row < 0 || row >= FAVO_PO_COUNT)
 		return -1;
+	if (!rows[row].arg)
+		value = "yes";
 	if (!value || !*value) {
 		slurm_error("favo: --%s needs a value", rows[row].name);
 		return -1;
 	}
-	if (strlen(value) >= FAVO_VALUE_MAX) {
+	if (row == FAVO_PO_MOUNT && p->given[row])
+		len = strlen(p->value[row]);
+	if (len + 1 + strlen(value) >= FAVO_VALUE_MAX) {
 		slurm_error("favo: --%s: the value is longer than %d characters",
 			    rows[row].name, FAVO_VALUE_MAX - 1);
 		return -1;
 	}
-	snprintf(p->value[row], FAVO_VALUE_MAX, "%s", value);
+	snprintf(p->value[row] + len, FAVO_VALUE_MAX - len, "%s%s", len ? "," : "",
+		 value);
 	p->given[row] = true;
 	return 0;
 }

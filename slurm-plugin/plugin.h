@@ -17,7 +17,7 @@
 
 #include <slurm/spank.h>
 
-#define FAVO_VALUE_MAX 512
+#define FAVO_VALUE_MAX 2048
 
 /* One row of the option table; the values travel as text. */
 enum favo_plugin_opt {
@@ -25,6 +25,8 @@ enum favo_plugin_opt {
 	FAVO_PO_CPUS,
 	FAVO_PO_MEM,
 	FAVO_PO_NETWORK,
+	FAVO_PO_MOUNT,
+	FAVO_PO_SANDBOX,
 	FAVO_PO_COUNT,
 };
 

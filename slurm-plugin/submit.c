@@ -205,15 +205,22 @@ static void check_inside(const struct favo_plugin *p)
 	}
 }
 
+/* What the nodes must know beside the grant, and need not be signed for. */
+static const struct {
+	const char *name;
+	int row;
+} carried[] = {{"FAVO_MOUNTS", FAVO_PO_MOUNT}, {"FAVO_SANDBOX", FAVO_PO_SANDBOX}};
+
 int favo_submit_check(struct favo_plugin *p, spank_t sp, spank_context_t ctx)
 {
 	char answer[ANSWER_MAX];
-
+	int explicit_row = -1; /* given by name, not by the environment */
 	bool inside =
 		ctx == S_CTX_LOCAL && (has_env("SLURM_JOB_ID") || has_env("SLURM_JOBID"));
-	bool explicit_shape = p->given[FAVO_PO_CPUS] || p->given[FAVO_PO_MEM] ||
-			      p->given[FAVO_PO_NETWORK];
 
+	for (int i = 0; i < FAVO_PO_COUNT && explicit_row < 0; i++)
+		if (i != FAVO_PO_IMAGE && p->given[i])
+			explicit_row = i;
 	if (favo_plugin_env_defaults(p) < 0)
 		give_up();
 	if (inside) {
@@ -221,15 +228,16 @@ int favo_submit_check(struct favo_plugin *p, spank_t sp, spank_context_t ctx)
 		return 0;
 	}
 	if (!p->given[FAVO_PO_IMAGE]) {
-		if (explicit_shape) {
-			slurm_error(
-				"favo: --vm-cpus, --vm-mem and --vm-network mean nothing "
-				"without --vm-image");
+		if (explicit_row >= 0) {
+			slurm_error("favo: --%s means nothing without --vm-image",
+				    favo_plugin_opt_name(explicit_row));
 			give_up();
 		}
 		/* A submission from within a job with VMs must not hand on their grant. */
 		if (getenv(JOB_GRANT)) {
 			unsetenv(JOB_GRANT);
+			for (size_t i = 0; i < sizeof(carried) / sizeof(carried[0]); i++)
+				spank_job_control_unsetenv(sp, carried[i].name);
 			spank_job_control_unsetenv(sp, "FAVO_GRANT");
 		}
 		return 0;
@@ -239,6 +247,16 @@ int favo_submit_check(struct favo_plugin *p, spank_t sp, spank_context_t ctx)
 	if (spank_job_control_setenv(sp, "FAVO_GRANT", answer + 6, 1) != ESPANK_SUCCESS) {
 		slurm_error("favo: Slurm refuses to carry the grant of this job");
 		give_up();
+	}
+	for (size_t i = 0; i < sizeof(carried) / sizeof(carried[0]); i++) {
+		int row = carried[i].row;
+
+		/* A job from within a job must not get what that one had. */
+		if (!p->given[row])
+			spank_job_control_unsetenv(sp, carried[i].name);
+		else if (spank_job_control_setenv(sp, carried[i].name, p->value[row],
+						  1) != ESPANK_SUCCESS)
+			give_up();
 	}
 	/*
 	 * sbatch and salloc do this for the job's environment, srun does not. A

@@ -225,14 +225,19 @@ static int boot_machine(struct guest *g, struct favo_err *err)
 /* All that makes it this guest of this job; a warm guest comes here much later. */
 static int boot_identity(struct guest *g, struct favo_err *err)
 {
+	char note[400] = "";
 	int ret = favo_identity_setup("", &g->config, err);
 
 	if (ret == 0 && sethostname(g->config.hostname, strlen(g->config.hostname)) < 0)
 		ret = favo_fail(err, errno, "set host name: %m");
 	if (ret == 0)
 		ret = favo_net_setup(&g->config, err);
+	if (ret == 0)
+		ret = favo_mount_shares(&g->config, note, sizeof(note), err);
 	if (ret < 0)
 		return ret;
+	if (note[0])
+		favo_report_phase(g->report, "note", note);
 	favo_report_phase(g->report, "network", "");
 	return start_agent(g, g->cgroup_root, err);
 }

@@ -272,13 +272,52 @@ static int parse_warm(struct favo_guest_config *c, const json_t *obj,
 	return 0;
 }
 
+static int get_mount(struct favo_guest_mount *m, const json_t *item, struct favo_err *err)
+{
+	static const char *const keys[] = {"tag", "path", "ro", "required", NULL};
+	int ret = favo_json_only(item, keys, err);
+
+	if (ret == 0)
+		ret = get_name(m->tag, sizeof(m->tag), item, "tag", err);
+	if (ret == 0)
+		ret = get_path(m->path, sizeof(m->path), item, "path", err);
+	if (ret == 0)
+		ret = favo_json_bool(&m->ro, item, "ro", err);
+	if (ret == 0 && json_object_get(item, "required"))
+		ret = favo_json_bool(&m->required, item, "required", err);
+	return ret;
+}
+
+static int get_mounts(struct favo_guest_config *c, const json_t *obj,
+		      struct favo_err *err)
+{
+	json_t *list;
+	int ret;
+
+	if (!json_object_get(obj, "mounts"))
+		return 0;
+	ret = favo_json_array(&list, obj, "mounts", err);
+	if (ret < 0)
+		return ret;
+	if (json_array_size(list) > FAVO_GUEST_MOUNTS_MAX)
+		return favo_fail(err, EINVAL, "mounts: more than %d",
+				 FAVO_GUEST_MOUNTS_MAX);
+	c->mounts = calloc(json_array_size(list) + 1, sizeof(*c->mounts));
+	if (!c->mounts)
+		return favo_fail(err, ENOMEM, "mounts: out of memory");
+	for (; ret == 0 && c->n_mounts < json_array_size(list); c->n_mounts++)
+		ret = get_mount(&c->mounts[c->n_mounts],
+				json_array_get(list, c->n_mounts), err);
+	return ret < 0 ? favo_wrap(err, ret, "mount %zu", c->n_mounts - 1) : 0;
+}
+
 static int parse(struct favo_guest_config *c, const json_t *obj, struct favo_err *err)
 {
 	static const char *const keys[] = {"format", "hostname", "job",	    "index",
 					   "secret", "time_ns",	 "network", "prefix_len",
 					   "mtu",    "mac",	 "address", "members",
 					   "user",   "root",	 "warm",    "seed",
-					   NULL};
+					   "mounts", NULL};
 	static const char *const warm_keys[] = {"format", "secret", "time_ns",
 						"root",	  "warm",   NULL};
 	const json_t *warm = json_object_get(obj, "warm");
@@ -311,6 +350,8 @@ static int parse(struct favo_guest_config *c, const json_t *obj, struct favo_err
 		ret = get_user(c, obj, err);
 	if (ret == 0)
 		ret = get_root(c, obj, err);
+	if (ret == 0)
+		ret = get_mounts(c, obj, err);
 	return ret;
 }
 
@@ -333,6 +374,9 @@ int favo_guest_config_parse(struct favo_guest_config *out, const char *text, siz
 
 void favo_guest_config_fini(struct favo_guest_config *config)
 {
+	free(config->mounts);
+	config->mounts = NULL;
+	config->n_mounts = 0;
 	free(config->members);
 	free(config->groups);
 	config->members = NULL;

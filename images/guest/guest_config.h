@@ -16,6 +16,7 @@
 #define FAVO_GUEST_MEMBERS_MAX 65536
 #define FAVO_GUEST_GROUPS_MAX 65536
 #define FAVO_GUEST_SEED_SIZE 64
+#define FAVO_GUEST_MOUNTS_MAX 64
 
 struct favo_guest_member {
 	char name[64];
@@ -27,6 +28,14 @@ struct favo_guest_member {
 struct favo_guest_group {
 	char name[64];
 	gid_t gid;
+};
+
+/* A directory of the node, by virtio-fs. */
+struct favo_guest_mount {
+	char tag[36]; /* virtio 1.2, 5.11.4 */
+	char path[1024];
+	bool ro;
+	bool required; /* a guest without it does not start */
 };
 
 struct favo_guest_config {
@@ -51,6 +60,8 @@ struct favo_guest_config {
 	bool restored; /* came to a warm guest; not in the file */
 	bool has_seed;
 	uint8_t seed[FAVO_GUEST_SEED_SIZE]; /* fresh randomness of the host */
+	struct favo_guest_mount *mounts;
+	size_t n_mounts;
 };
 
 /* Strict: unknown keys, wrong types and out-of-range values are -EINVAL. */

@@ -13,6 +13,13 @@ int favo_mount_early(struct favo_err *err) favo_must_check;
 int favo_load_modules(const char *list, struct favo_err *err) favo_must_check;
 int favo_mount_root(const struct favo_guest_config *config,
 		    struct favo_err *err) favo_must_check;
+/*
+ * The directories of the node, in the entered root. One that cannot be had
+ * fails the start when it is required; else note (at least 200 bytes, "" at
+ * first) gets a sentence about it.
+ */
+int favo_mount_shares(const struct favo_guest_config *config, char *note, size_t size,
+		      struct favo_err *err) favo_must_check;
 int favo_enter_root(struct favo_err *err) favo_must_check;
 /* Directory for cgroups of processes, NULL when the kernel has no cgroup2. */
 const char *favo_mount_cgroup(void);

@@ -235,6 +235,40 @@ int favo_enter_root(struct favo_err *err)
 	return 0;
 }
 
+static int mount_share(const struct favo_guest_mount *m, struct favo_err *err)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | (m->ro ? MS_RDONLY : 0);
+	int ret = favo_mkdirs(m->path, 0755, err);
+
+	if (ret < 0)
+		return ret;
+	if (mount(m->tag, m->path, "virtiofs", flags, NULL) == 0)
+		return 0;
+	if (errno == ENODEV)
+		return favo_fail(err, ENODEV,
+				 "the guest's kernel has no virtiofs; import the image "
+				 "again or with another kernel");
+	return favo_fail(err, errno, "mount: %m");
+}
+
+int favo_mount_shares(const struct favo_guest_config *config, char *note, size_t size,
+		      struct favo_err *err)
+{
+	for (size_t i = 0; i < config->n_mounts; i++) {
+		const struct favo_guest_mount *m = &config->mounts[i];
+		struct favo_err why = {0};
+		int ret = mount_share(m, &why);
+
+		if (ret < 0 && m->required)
+			return favo_fail(err, -ret, "--vm-mount: %.100s: %.300s", m->path,
+					 why.msg);
+		if (ret < 0)
+			snprintf(note, size, "%.100s of the node is not there: %.200s",
+				 m->path, why.msg);
+	}
+	return 0;
+}
+
 const char *favo_mount_cgroup(void)
 {
 	struct favo_err err = {0};

@@ -31,7 +31,7 @@
 #define INIT_MAX (64 * MIB)
 #define NSS_BUF 16384
 #define GROUPS_MAX 256
-#define ARGS_MAX 48
+#define ARGS_MAX 80
 
 static int say(struct favo_failure *f, const char *remedy, const char *fmt, ...)
 	favo_printf(3, 4);
@@ -172,7 +172,25 @@ static int find_user(struct user *out, const struct job *job, struct favo_err *e
 	return 0;
 }
 
-static json_t *config_json(const struct job *job, const struct user *user)
+static json_t *mounts_json(const struct favo_shares *shares)
+{
+	json_t *list = json_array();
+	char tag[16];
+
+	for (size_t i = 0; i < shares->n; i++) {
+		const struct favo_mount *m = &shares->mounts[i];
+
+		snprintf(tag, sizeof(tag), "favo%zu", i);
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:b, s:b}", "tag", tag,
+						"path", m->target, "ro", m->read_only,
+						"required", m->wanted));
+	}
+	return list;
+}
+
+static json_t *config_json(const struct job *job, const struct user *user,
+			   const struct favo_shares *shares)
 {
 	const struct favo_cluster *c = job->cluster;
 	const struct favo_member *self = &c->members[job->index];
@@ -180,7 +198,7 @@ static json_t *config_json(const struct job *job, const struct user *user)
 
 	favo_mac_format(mac, self->mac);
 	return json_pack("{s:i, s:s, s:I, s:I, s:s, s:I, s:i, s:i, s:s, s:s, s:o,"
-			 " s:{s:s, s:I, s:I, s:s, s:s, s:o}, s:{s:s, s:s}, s:s}",
+			 " s:{s:s, s:I, s:I, s:s, s:s, s:o}, s:{s:s, s:s}, s:s, s:o}",
 			 "format", 1, "hostname", self->name, "job",
 			 (json_int_t)job->s.job, "index", (json_int_t)job->index,
 			 "secret", job->grant.secret, "time_ns",
@@ -191,7 +209,7 @@ static json_t *config_json(const struct job *job, const struct user *user)
 			 user->home, "shell", user->shell, "groups",
 			 groups_json(user->gids, user->ngids), "root", "device",
 			 "/dev/vda", "fstype", job->image.manifest->root.fstype,
-			 "network", job->grant.network);
+			 "network", job->grant.network, "mounts", mounts_json(shares));
 }
 
 static int agent_initrd(const struct noded *nd, struct favo_err *err)
@@ -206,10 +224,10 @@ static int agent_initrd(const struct noded *nd, struct favo_err *err)
 }
 
 static int config_initrd(const struct job *job, const struct user *user,
-			 struct favo_err *err)
+			 const struct favo_shares *shares, struct favo_err *err)
 {
 	favo_autocpio struct favo_cpio *cpio = NULL;
-	favo_autojson json_t *obj = config_json(job, user);
+	favo_autojson json_t *obj = config_json(job, user, shares);
 	favo_autofree char *text = NULL;
 	size_t len;
 	int ret;
@@ -249,7 +267,8 @@ struct start {
 	struct job *job;
 	struct user user;
 	struct vm_shape shape;
-	int fds[FD_COUNT];
+	struct favo_shares shares;
+	int fds[FD_COUNT + FAVO_MOUNTS_MAX];
 	size_t nfds;
 	int log_fd;
 	char *argv[ARGS_MAX];
@@ -261,6 +280,7 @@ static void start_fini(struct start *s)
 	for (size_t i = 0; i < FD_COUNT; i++)
 		favo_close(&s->fds[i]);
 	favo_close(&s->log_fd);
+	favo_shares_fini(&s->shares);
 	for (size_t i = 0; i < s->argc; i++)
 		free(s->argv[i]);
 }
@@ -311,11 +331,11 @@ static int open_all(struct start *s, struct favo_err *err)
 	    (ret = open_device(&s->fds[FD_VSOCK], "/dev/vhost-vsock",
 			       "is kernel module vhost_vsock loaded?", err)) < 0 ||
 	    (ret = s->fds[FD_AGENT] = agent_initrd(job->nd, err)) < 0 ||
-	    (ret = s->fds[FD_CONFIG] = config_initrd(job, &s->user, err)) < 0 ||
+	    (ret = s->fds[FD_CONFIG] = config_initrd(job, &s->user, &s->shares, err)) <
+		    0 ||
 	    (ret = open_log(&s->fds[FD_CONSOLE], job, "console.log", err)) < 0 ||
 	    (ret = open_log(&s->fds[FD_EVENTS], job, "events.jsonl", err)) < 0 ||
-	    (ret = open_log(&s->log_fd, job, "vmm.log", err)) < 0 ||
-	    (ret = open_control(&s->fds[FD_CONTROL], job, err)) < 0)
+	    (ret = open_log(&s->log_fd, job, "vmm.log", err)) < 0)
 		return ret;
 	s->fds[FD_KERNEL] = favo_steal_fd(&job->image.kernel_fd);
 	s->fds[FD_INITRAMFS] = favo_steal_fd(&job->image.initramfs_fd);
@@ -369,6 +389,15 @@ static void network_arg(struct start *s)
 	arg(s, "--net", "fd=%d,vhost=%s,mac=%s", number(FD_TAP), vhost, mac);
 }
 
+/* Behind the others, whose numbers are fixed. */
+static void share_args(struct start *s)
+{
+	for (size_t i = 0; i < s->shares.n; i++) {
+		arg(s, "--fs", "fd=%zu,tag=favo%zu", FAVO_LAUNCH_FD0 + s->nfds, i);
+		s->fds[s->nfds++] = s->shares.fds[i];
+	}
+}
+
 static int build_args(struct start *s, struct favo_err *err)
 {
 	struct job *job = s->job;
@@ -386,6 +415,7 @@ static int build_args(struct start *s, struct favo_err *err)
 	arg(s, "--mem", "%lluM", (unsigned long long)s->shape.mem_mb);
 	arg(s, "--disk", "fd=%d,ro,id=root", number(FD_ROOT));
 	network_arg(s);
+	share_args(s);
 	arg(s, "--vsock", "cid=%u,fd=%d", job->vm.s.cid, number(FD_VSOCK));
 	arg(s, "--console", "fd=%d", number(FD_CONSOLE));
 	arg(s, "--control", "fd=%d", number(FD_CONTROL));
@@ -433,10 +463,6 @@ static int save_vm(const struct job *job, struct favo_err *err)
 static int launch(struct start *s, struct favo_err *err)
 {
 	struct job *job = s->job;
-	const struct favo_job_cgroup_limits limits = {
-		.mem_bytes = job->s.mem_mb * MIB,
-		.cores = job->s.cores,
-	};
 	const struct favo_launch l = {
 		.path = job->nd->conf->vmm_path,
 		.argv = s->argv,
@@ -452,9 +478,7 @@ static int launch(struct start *s, struct favo_err *err)
 	};
 	int gate = -1, ret;
 
-	ret = favo_job_cgroup_create(&job->vm.cgroup, &limits, err);
-	if (ret >= 0)
-		ret = favo_launch_begin(&l, &job->vm.process, &gate, err);
+	ret = favo_launch_begin(&l, &job->vm.process, &gate, err);
 	if (ret < 0)
 		return ret;
 	job->vm.s.pid = job->vm.process.pid;
@@ -469,6 +493,28 @@ static int launch(struct start *s, struct favo_err *err)
 		favo_close(&job->vm.process.pidfd);
 	}
 	return ret;
+}
+
+static int make_cgroup(const struct job *job, struct favo_err *err)
+{
+	const struct favo_job_cgroup_limits limits = {
+		.mem_bytes = job->s.mem_mb * MIB,
+		.cores = job->s.cores,
+	};
+
+	return favo_job_cgroup_create(&job->vm.cgroup, &limits, err);
+}
+
+static int start_shares(struct start *s, struct favo_failure *failure)
+{
+	const struct favo_launch_user user = {
+		.uid = s->job->s.uid,
+		.gid = s->job->s.gid,
+		.groups = s->user.gids,
+		.ngroups = (size_t)s->user.ngids,
+	};
+
+	return favo_shares_start(&s->shares, s->job, s->user.home, &user, failure);
 }
 
 int favo_vm_start(struct job *job, struct favo_failure *failure)
@@ -487,6 +533,12 @@ int favo_vm_start(struct job *job, struct favo_failure *failure)
 	ret = find_user(&s.user, job, &err);
 	if (ret >= 0)
 		ret = choose_cid(job, &err);
+	if (ret >= 0)
+		ret = open_control(&s.fds[FD_CONTROL], job, &err);
+	if (ret >= 0)
+		ret = make_cgroup(job, &err);
+	if (ret >= 0 && start_shares(&s, failure) < 0)
+		return -EINVAL;
 	if (ret >= 0)
 		ret = open_all(&s, &err);
 	if (ret >= 0)

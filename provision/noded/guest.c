@@ -85,6 +85,13 @@ static void apply_report(struct job *job, const char *phase, const char *detail)
 		favo_noded_changed(job->nd);
 		return;
 	}
+	if (!strcmp(phase, "note")) {
+		char text[200];
+
+		favo_text_printable(text, sizeof(text), detail, strlen(detail));
+		favo_job_note(job, "%s", text);
+		return;
+	}
 	/* The others are ours to say, not the guest's. */
 	if (reached < FAVO_PHASE_KERNEL || reached > FAVO_PHASE_READY)
 		return;

@@ -21,6 +21,7 @@
 #include "provision/noded/noded.h"
 
 #define STOP_GRACE_MS 1000
+#define VERDICT_MS 1000
 #define RETRY_CLEANUP_MS 5000
 #define NODES_MAX 10000
 #define DESTROY_WAIT_MS 20000
@@ -102,6 +103,19 @@ void favo_job_fail(struct job *job, enum favo_phase phase, const char *remedy,
 	job->nd->report_due = true;
 	favo_job_save(job);
 	favo_noded_changed(job->nd);
+}
+
+void favo_job_note(struct job *job, const char *fmt, ...)
+{
+	size_t len = strlen(job->note);
+	va_list ap;
+
+	if (len + 3 < sizeof(job->note) && len)
+		len += (size_t)snprintf(job->note + len, sizeof(job->note) - len, "; ");
+	va_start(ap, fmt);
+	vsnprintf(job->note + len, sizeof(job->note) - len, fmt, ap);
+	va_end(ap);
+	favo_log(FAVO_INFO, "job %u: %s", job->s.job, job->note);
 }
 
 void favo_job_reach(struct job *job, enum favo_phase phase)
@@ -322,7 +336,20 @@ static void late_reason(const struct job *job, struct favo_failure *f)
 		 "see: favo vc logs %u, or raise boot_timeout", job->s.job);
 }
 
-/* The VM failed, in one of three ways: find the words. */
+/*
+ * A file server ends with its VM, too, and the news may come in any order:
+ * give the VM's own end a moment to be known. With the lock held.
+ */
+static void await_verdict(struct job *job)
+{
+	int64_t until_ms = favo_now_ms() + VERDICT_MS;
+
+	while (!job->vm.exited && !job->vm.guest_failure[0] && !job->destroy &&
+	       favo_now_ms() < until_ms)
+		favo_noded_wait_until(job->nd, until_ms);
+}
+
+/* The VM failed, in one of four ways: find the words. */
 static void failure_reason(struct job *job, struct favo_failure *f)
 {
 	if (favo_root_is_damaged(job)) {
@@ -333,6 +360,11 @@ static void failure_reason(struct job *job, struct favo_failure *f)
 			 job->s.job);
 	} else if (job->vm.exited) {
 		favo_vm_end_reason(job, f);
+	} else if (job->vm.share_ended[0]) {
+		snprintf(f->cause, sizeof(f->cause), "%s", job->vm.share_ended);
+		snprintf(f->remedy, sizeof(f->remedy),
+			 "was it killed for lack of memory? see: favo vc logs %u",
+			 job->s.job);
 	} else {
 		late_reason(job, f);
 	}
@@ -374,13 +406,16 @@ static void supervise(struct job *job)
 
 	pthread_mutex_lock(&nd->lock);
 	while (!job->destroy && !favo_job_failed(job) && !vm->exited &&
-	       !vm->guest_failure[0] && (vm->ready || favo_now_ms() < vm->deadline_ms)) {
+	       !vm->guest_failure[0] && !vm->share_ended[0] &&
+	       (vm->ready || favo_now_ms() < vm->deadline_ms)) {
 		if (job->s.timeline.reached_ms[FAVO_PHASE_TASK] && !vm->placed)
 			place_again(job);
 		else
 			favo_noded_wait_until(nd,
 					      vm->ready ? INT64_MAX : vm->deadline_ms);
 	}
+	if (vm->share_ended[0])
+		await_verdict(job);
 	end = job->destroy || favo_job_failed(job);
 	pthread_mutex_unlock(&nd->lock);
 	if (end)
@@ -525,7 +560,11 @@ static int fill_state(struct favo_job_state *s, const struct favo_request *req,
 	s->node = strdup(req->node);
 	s->grant = strdup(req->grant);
 	s->cores = strdup("");
-	if (!s->nodelist || !s->node || !s->grant || !s->cores)
+	s->mounts = strdup(req->mounts);
+	s->workdir = strdup(req->workdir);
+	s->sandbox = req->sandbox;
+	if (!s->nodelist || !s->node || !s->grant || !s->cores || !s->mounts ||
+	    !s->workdir)
 		return favo_fail(err, ENOMEM, "allocate job %u", req->job);
 	favo_timeline_start(&s->timeline, favo_now_ms(), favo_realtime_ns() / 1000000);
 	return 0;

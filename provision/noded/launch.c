@@ -109,7 +109,7 @@ static void child_main(const struct favo_launch *l, int gate, int null_fd,
 		       const sigset_t *no_signals)
 {
 	static char *const env[] = {(char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-	const struct rlimit no_core = {0};
+	const struct rlimit no_core = {0}, files = {l->nofile, l->nofile};
 	char go;
 
 	setsid();
@@ -118,6 +118,8 @@ static void child_main(const struct favo_launch *l, int gate, int null_fd,
 	child_descriptors(l, gate, null_fd);
 	/* Guest memory does not belong into a core file. */
 	setrlimit(RLIMIT_CORE, &no_core);
+	if (l->nofile)
+		setrlimit(RLIMIT_NOFILE, &files);
 	if (read(GATE_FD, &go, 1) != 1)
 		_exit(125);
 	child_identity(l);

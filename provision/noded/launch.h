@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Start of favo-vmm as the job's user with exactly the descriptors that it
+ * Start of favo-vmm and its helpers as the job's user with exactly the descriptors that it
  * is meant to have, and what is known of its process afterwards.
  */
 #pragma once
@@ -26,6 +26,7 @@ struct favo_launch {
 	const gid_t *groups;
 	size_t ngroups;
 	const struct favo_job_cgroup *cgroup;
+	uint64_t nofile; /* limit of open files; 0: the daemon's */
 	const char *cores; /* bind to these CPUs where it can be done; may be "" */
 };
 

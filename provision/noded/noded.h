@@ -25,6 +25,7 @@
 #include "provision/cluster.h"
 #include "provision/conf.h"
 #include "provision/grant.h"
+#include "provision/mounts.h"
 #include "provision/noded/cgroup.h"
 #include "provision/noded/launch.h"
 #include "provision/noded/request.h"
@@ -66,6 +67,7 @@ struct vm {
 	bool ready; /* L */
 	bool placed; /* in the cgroups that came with the first task */
 	char guest_failure[200]; /* L: the guest's own word */
+	char share_ended[200]; /* L: a file server that is gone */
 	unsigned int reports; /* L: lines taken from the guest */
 	int64_t deadline_ms; /* L: to be ready */
 };
@@ -81,6 +83,7 @@ struct job {
 	bool destroy; /* L: wanted */
 	bool gone; /* L: cleaned up and off the list */
 	char detail[120]; /* L: of the phase, for people */
+	char note[400]; /* L: for the user, told with the first task */
 	char *log; /* L: end of the console after a failure, or NULL */
 	struct vm vm;
 	int tap_fd;
@@ -166,6 +169,9 @@ void favo_job_fail(struct job *job, enum favo_phase phase, const char *remedy,
 		   const char *cause, ...) favo_printf(4, 5);
 bool favo_job_failed(const struct job *job);
 
+/* Something that the user should know although his job runs; with the lock held. */
+void favo_job_note(struct job *job, const char *fmt, ...) favo_printf(2, 3);
+
 /* A phase was reached; with the lock held. */
 void favo_job_reach(struct job *job, enum favo_phase phase);
 void favo_job_save(struct job *job);
@@ -185,6 +191,34 @@ struct vm_shape {
 };
 int favo_vm_shape(struct vm_shape *out, const struct job *job,
 		  const struct favo_manifest *manifest, struct favo_failure *failure);
+
+/* ---- share.c ---- */
+
+#define FAVO_SHARE_FILES (UINT64_C(1) << 20) /* virtiofsd keeps files open */
+
+/* The user whose files they are, with his groups. */
+struct favo_launch_user {
+	uid_t uid;
+	gid_t gid;
+	const gid_t *groups;
+	size_t ngroups;
+};
+
+/* Mounts that are served, and favo-vmm's ends of their sockets. */
+struct favo_shares {
+	size_t n;
+	struct favo_mount mounts[FAVO_MOUNTS_MAX];
+	int fds[FAVO_MOUNTS_MAX];
+};
+
+/*
+ * Start the file servers of the job's VM; its cgroup and directories exist.
+ * What the user asked for by name and cannot have is a failure, what every
+ * job gets is noted then. Blocks as long as the file systems take.
+ */
+int favo_shares_start(struct favo_shares *out, struct job *job, const char *home,
+		      const struct favo_launch_user *user, struct favo_failure *failure);
+void favo_shares_fini(struct favo_shares *shares);
 
 /* ---- vm.c ---- */
 

@@ -85,6 +85,12 @@ static int parse_prepare(struct favo_request *req, const json_t *obj,
 	if (ret >= 0)
 		ret = favo_json_str(&req->grant, obj, "grant", err);
 	if (ret >= 0)
+		ret = optional_str(&req->mounts, obj, "mounts", err);
+	if (ret >= 0)
+		ret = optional_str(&req->workdir, obj, "workdir", err);
+	if (ret >= 0 && json_object_get(obj, "sandbox"))
+		ret = favo_json_bool(&req->sandbox, obj, "sandbox", err);
+	if (ret >= 0)
 		ret = optional_u32(&req->restart, obj, "restart", err);
 	if (ret < 0)
 		return ret;
@@ -117,6 +123,8 @@ int favo_request_parse(struct favo_request *out, const char *line, size_t len,
 	struct favo_request req = {.nodelist = "",
 				   .node = "",
 				   .grant = "",
+				   .mounts = "",
+				   .workdir = "",
 				   .cores = "",
 				   .step = "",
 				   .vm = ""};

@@ -39,6 +39,9 @@ struct favo_request {
 	const char *nodelist;
 	const char *node;
 	const char *grant;
+	const char *mounts;
+	const char *workdir;
+	bool sandbox;
 	const char *cores;
 	const char *step;
 	const char *vm;

@@ -371,6 +371,13 @@ static void do_attach(struct client *c, const struct favo_request *req)
 		answer = json_pack("{s:b, s:s, s:i, s:i}", "ok", 1, "vm",
 				   job->cluster->members[job->index].name, "index",
 				   (int)job->index, "members", (int)job->cluster->count);
+	if (answer && (job->s.sandbox || nd->conf->sandbox))
+		json_object_set_new(answer, "sandbox", json_true());
+	/* Once: the first task tells it. */
+	if (answer && job->note[0]) {
+		json_object_set_new(answer, "note", json_string(job->note));
+		job->note[0] = '\0';
+	}
 	pthread_mutex_unlock(&nd->lock);
 	if (ready)
 		ret = favo_guest_connect(job->vm.s.cid, job->grant.secret, AGENT_MS, &fd,

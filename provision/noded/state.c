@@ -81,16 +81,28 @@ static int get_dup(char **out, const json_t *obj, const char *key, struct favo_e
 	return *out ? 0 : favo_fail(err, ENOMEM, "allocate %s", key);
 }
 
+/* Absent in a file of an older version: empty. */
+static int get_optional(char **out, const json_t *obj, const char *key,
+			struct favo_err *err)
+{
+	if (json_object_get(obj, key))
+		return get_dup(out, obj, key, err);
+	*out = strdup("");
+	return *out ? 0 : favo_fail(err, ENOMEM, "allocate %s", key);
+}
+
 int favo_job_state_save(const struct favo_job_state *s, const char *path,
 			struct favo_err *err)
 {
 	favo_autojson json_t *obj = json_pack(
-		"{s:i, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o*,"
+		"{s:i, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s*, s:s*, s:b, s:b, s:I, "
+		"s:I, s:s, s:o*,"
 		" s:{s:s, s:s, s:s}}",
 		"format", STATE_FORMAT, "job", (json_int_t)s->job, "restart",
 		(json_int_t)s->restart, "uid", (json_int_t)s->uid, "gid",
 		(json_int_t)s->gid, "nodelist", s->nodelist, "node", s->node, "grant",
-		s->grant, "boot_asked", s->boot_asked, "mem_mb", (json_int_t)s->mem_mb,
+		s->grant, "mounts", s->mounts, "workdir", s->workdir, "sandbox",
+		s->sandbox, "boot_asked", s->boot_asked, "mem_mb", (json_int_t)s->mem_mb,
 		"ncpus", (json_int_t)s->ncpus, "cores", s->cores ? s->cores : "",
 		"timeline", favo_timeline_save(&s->timeline), "failure", "phase",
 		s->failure.phase, "cause", s->failure.cause, "remedy", s->failure.remedy);
@@ -125,6 +137,8 @@ static int parse_job(struct favo_job_state *s, const json_t *obj, struct favo_er
 	    (ret = get_dup(&s->nodelist, obj, "nodelist", err)) < 0 ||
 	    (ret = get_dup(&s->node, obj, "node", err)) < 0 ||
 	    (ret = get_dup(&s->grant, obj, "grant", err)) < 0 ||
+	    (ret = get_optional(&s->mounts, obj, "mounts", err)) < 0 ||
+	    (ret = get_optional(&s->workdir, obj, "workdir", err)) < 0 ||
 	    (ret = favo_json_bool(&s->boot_asked, obj, "boot_asked", err)) < 0 ||
 	    (ret = favo_json_u64(&s->mem_mb, obj, "mem_mb", 0, UINT64_C(1) << 34, err)) <
 		    0 ||
@@ -134,6 +148,7 @@ static int parse_job(struct favo_job_state *s, const json_t *obj, struct favo_er
 		return ret;
 	s->uid = uid;
 	s->gid = gid;
+	s->sandbox = json_is_true(json_object_get(obj, "sandbox"));
 	if (favo_timeline_load(&s->timeline, json_object_get(obj, "timeline")) < 0)
 		return favo_fail(err, EINVAL, "timeline is not one");
 	return 0;
@@ -161,6 +176,8 @@ void favo_job_state_fini(struct favo_job_state *s)
 	free(favo_steal_ptr(&s->node));
 	free(favo_steal_ptr(&s->grant));
 	free(favo_steal_ptr(&s->cores));
+	free(favo_steal_ptr(&s->mounts));
+	free(favo_steal_ptr(&s->workdir));
 }
 
 int favo_vm_state_save(const struct favo_vm_state *s, const char *path,

@@ -33,6 +33,9 @@ struct favo_job_state {
 	char *nodelist;
 	char *node;
 	char *grant;
+	char *mounts; /* --vm-mount */
+	char *workdir;
+	bool sandbox;
 	/* The first boot request. */
 	bool boot_asked;
 	uint64_t mem_mb;

@@ -31,7 +31,8 @@ struct attach {
 	char *vm;
 	bool progress, shown;
 	int64_t start_ms;
-	char phase[64], detail[128], last[64];
+	char phase[64], detail[128], last[64], note[400];
+	bool sandbox;
 };
 
 static void finish(struct attach *a, int ret)
@@ -140,6 +141,8 @@ static int on_line(struct attach *a, const char *line, size_t len)
 				 "%s: node agent: no stream in its answer",
 				 a->task->node);
 	copy_text(a->vm, 64, text_of(obj, "vm"));
+	a->sandbox = json_is_true(json_object_get(obj, "sandbox"));
+	copy_text(a->note, sizeof(a->note), text_of(obj, "note"));
 	finish(a, 1);
 	return 1;
 }
@@ -216,7 +219,7 @@ static int send_request(struct attach *a, int *out)
 }
 
 int favo_task_attach(int *out, char vm[64], struct favo_loop *loop,
-		     const struct favo_task *task, bool progress, int timeout_ms,
+		     struct favo_task *task, bool progress, int timeout_ms,
 		     struct favo_err *err)
 {
 	struct attach a = {.loop = loop,
@@ -249,6 +252,9 @@ int favo_task_attach(int *out, char vm[64], struct favo_loop *loop,
 			*err = a.err;
 		return ret;
 	}
+	task->sandbox = a.sandbox;
+	if (a.note[0])
+		fprintf(stderr, "favo: %s: %s: %s\n", task->node, vm, a.note);
 	*out = a.stream;
 	return 0;
 }

@@ -219,6 +219,8 @@ static int check_command(void *user, struct favo_run *run, struct favo_choice *c
 		return favo_fail(err, EPERM,
 				 "%.64s: not a command that the host runs for a guest",
 				 run->argv[0]);
+	if (s->task.sandbox)
+		return favo_fail(err, EPERM, "%s: not in a job with --vm-sandbox", name);
 	ret = favo_task_command_env(&env, s->env, run->env, err);
 	if (ret < 0)
 		return ret;

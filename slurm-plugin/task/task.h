@@ -20,6 +20,7 @@ struct favo_task {
 	const char *program;
 	char **argv; /* argv[0] is this program's own */
 	int pmi_fd; /* PMI-1 or PMI-2, -1 */
+	bool sandbox; /* no Slurm commands for the guest */
 	int pmix_port; /* of the PMIx server on 127.0.0.1, 0 */
 };
 
@@ -36,5 +37,5 @@ int favo_task_command_env(char ***out, char *const *host, char *const *guest,
  * for the user.
  */
 int favo_task_attach(int *out, char vm[64], struct favo_loop *loop,
-		     const struct favo_task *task, bool progress, int timeout_ms,
+		     struct favo_task *task, bool progress, int timeout_ms,
 		     struct favo_err *err) favo_must_check;

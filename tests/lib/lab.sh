@@ -92,7 +92,7 @@ expect_no_line() {
 leftovers_script='
 for p in /proc/[0-9]*; do
 	c=$(cat $p/comm 2>/dev/null) || continue
-	case $c in favo-vmm|favo-task|favo-lazy|vhost-*) [ -z "$(cat $p/cmdline | tr -d "\0")" ] && [ "$c" != "${c#favo}" ] ||
+	case $c in favo-vmm|favo-task|favo-lazy|favo-share|virtiofsd|vhost-*) [ -z "$(cat $p/cmdline | tr -d "\0")" ] && [ "$c" != "${c#favo}" ] ||
 		echo "process $c ${p#/proc/}" ;; esac
 done
 for l in /sys/class/net/f[btx][0-9a-z]*; do [ -e $l ] && echo "link ${l##*/}"; done
