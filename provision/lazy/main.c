@@ -41,6 +41,7 @@
 #define BACKOFF_FIRST_MS 250
 #define BACKOFF_LAST_MS 4000
 #define REQUEST_MS 30000 /* a favod that hangs is asked again */
+#define LOOK_MS 10 /* while a guest waits */
 #define KERNEL_EXTRA_S 30 /* beyond our own limit: we do not answer at all */
 
 struct options {
@@ -232,7 +233,8 @@ static int wait_ms(struct server *s)
 	pthread_mutex_unlock(&s->lock);
 	if (deadline == INT64_MAX)
 		return -1;
-	return (int)FAVO_MIN(FAVO_MAX(deadline - now, 0), 60000);
+	/* What noded puts comes without a word to us. */
+	return (int)FAVO_MIN(FAVO_MAX(deadline - now, 0), LOOK_MS);
 }
 
 /* Until the kernel says that nobody uses the device any more. */
