@@ -4,6 +4,7 @@
  *
  *   blobs/ab/<64 hex>   stored form of a blob; the digest is over plain bytes
  *   manifests/<64 hex>.json
+ *   manifests/<64 hex>.sig   signatures of the manifest, signify's format
  *   refs/NAME/TAG       "sha256:<hex> <unix time>\n", newest line first
  *   push/OWNER/         unfinished pushes of users; see stage.h
  *   tmp/                unfinished writes; emptied by gc
@@ -151,6 +152,26 @@ int favo_blob_identify(const void *stored, size_t stored_len, size_t max,
  */
 int favo_store_blobs(struct favo_store *store, const struct favo_digest *id,
 		     struct favo_digest **blobs, size_t *n, struct favo_err *err);
+
+/* ---- signatures ---- */
+
+/*
+ * Signature file of an image (images/sign.h), not judged; the caller frees
+ * *text. -ENOENT: it has none.
+ */
+int favo_store_signature(struct favo_store *store, const struct favo_digest *id,
+			 char **text, size_t *len, struct favo_err *err);
+
+/*
+ * Sign an image of the store: the signature is added to those it has; one by
+ * the same key takes the old one's place. Durable on return.
+ */
+struct favo_sign_key;
+int favo_store_sign(struct favo_store *store, const struct favo_digest *id,
+		    const struct favo_sign_key *key, struct favo_err *err);
+/* The same with the text of a signature that was made elsewhere. */
+int favo_store_add_signature(struct favo_store *store, const struct favo_digest *id,
+			     const char *text, size_t len, struct favo_err *err);
 
 /* ---- writing ---- */
 

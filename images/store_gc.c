@@ -226,6 +226,7 @@ static int collect(struct favo_store *store, struct favo_digest_set *ids,
 		   struct favo_digest_set *blobs, struct favo_gc_stats *stats,
 		   struct favo_err *err)
 {
+	size_t signatures = 0;
 	char path[16];
 	int ret = mark(store, ids, blobs, err);
 
@@ -233,6 +234,9 @@ static int collect(struct favo_store *store, struct favo_digest_set *ids,
 		return favo_wrap(err, ret, "gc: nothing was removed");
 	ret = sweep(store, "manifests", ".json", ids, &stats->manifests, &stats->bytes,
 		    err);
+	if (ret == 0)
+		ret = sweep(store, "manifests", ".sig", ids, &signatures, &stats->bytes,
+			    err);
 	for (int i = 0; ret == 0 && i < 256; i++) {
 		snprintf(path, sizeof(path), "blobs/%02x", i);
 		ret = sweep(store, path, "", blobs, &stats->blobs, &stats->bytes, err);

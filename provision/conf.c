@@ -47,6 +47,14 @@ static const struct favo_opt rows[] = {
 	SIZE("image-quota", "SIZE", image_quota_bytes, "20G",
 	     "what a user's own images may take in the store; 0: users push none"),
 
+	STR("image-key", "PATH", image_key, "/etc/favo/image.key",
+	    "secret key (signify's format) that favod signs images with; only on "
+	    "favod's host"),
+	STR("image-pub", "PATH", image_pub, "/etc/favo/image.pub",
+	    "public key of image_key; to be copied into image_keys of every node"),
+	BOOL("image-sign-users", "yes|no", image_sign_users, "yes",
+	     "sign the images that users push, too"),
+
 	STR("grant-pub", "PATH", grant_pub, "/etc/favo/grant.pub",
 	    "public key of grant_key; on every node"),
 	STR("noded-socket", "PATH", noded_socket, "/run/favo/noded.sock",
@@ -87,6 +95,11 @@ static const struct favo_opt rows[] = {
 	STR("image-verity", "WHEN", image_verity, "auto",
 	    "verify every block of an image that is read: auto (where the kernel can), "
 	    "always or never"),
+	STR("image-trust", "WHOM", image_trust, "any",
+	    "signed: start only images signed by a key of image_keys; any: start all "
+	    "that favod has"),
+	STR("image-keys", "DIR", image_keys, "/etc/favo/image.keys",
+	    "folder of the public keys (*.pub) whose signatures a node believes"),
 	BOOL("sandbox", "yes|no", sandbox, "no", "every job runs as with --vm-sandbox"),
 };
 

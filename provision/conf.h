@@ -31,6 +31,9 @@ struct favo_conf {
 	char *site_modules;
 	char *image_admins;
 	uint64_t image_quota_bytes;
+	char *image_key;
+	char *image_pub;
+	bool image_sign_users;
 	/* nodes */
 	char *grant_pub;
 	char *noded_socket;
@@ -52,6 +55,8 @@ struct favo_conf {
 	char *cgroup;
 	char *huge_pages;
 	char *image_verity;
+	char *image_trust;
+	char *image_keys;
 	bool sandbox;
 };
 

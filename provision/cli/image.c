@@ -24,6 +24,7 @@
 #include "images/recipe.h"
 #include "images/source.h"
 #include "images/store.h"
+#include "provision/cli/image_sign.h"
 #include "provision/cli/target.h"
 
 #define NEAR_MAX 5
@@ -700,6 +701,10 @@ static const struct favo_cli_verb verbs[] = {
 	{"show", "[--json] IMAGE", "what an image is made of", run_show},
 	{"tag", "IMAGE NAME[:TAG]", "give an image another name", run_tag},
 	{"rm", "NAME[:TAG]...", "remove images", run_rm},
+	{"sign", "[--key PATH] IMAGE", "sign an image", favo_cli_image_sign},
+	{"verify", "[--keys PATH] IMAGE", "check the signature of an image",
+	 favo_cli_image_verify},
+	{"keygen", "NAME", "make a key pair to sign with", favo_cli_image_keygen},
 	{"gc", "", "remove data that belongs to no image", run_gc},
 	{0},
 };

@@ -10,6 +10,7 @@
 
 #include "common/fd.h"
 #include "common/util.h"
+#include "provision/cli/image_sign.h"
 
 bool favo_cli_has_store(const struct favo_cli *cli)
 {
@@ -76,7 +77,7 @@ int favo_cli_target_finish(struct favo_cli *cli, struct favo_cli_target *target,
 
 	*moved = 0;
 	if (!target->dir)
-		return 0;
+		return favo_cli_sign_new(cli, target->store, id, err);
 	ret = favo_cli_http(cli, &http, err);
 	return ret < 0 ? ret
 		       : favo_push_image(http, target->store, id, target->name, moved,

@@ -13,6 +13,7 @@
 #include <microhttpd.h>
 
 #include "common/err.h"
+#include "images/sign.h"
 #include "images/store.h"
 #include "provision/conf.h"
 #include "provision/favod/node_health.h"
@@ -23,6 +24,7 @@
 struct favo_favod {
 	struct favo_conf conf;
 	struct favo_grant_key *key;
+	struct favo_sign_key *image_key;
 	struct favo_store *store;
 	struct favo_registry *registry;
 	struct favo_limit *limit;

@@ -134,6 +134,24 @@ static int make_key(const struct favo_conf *conf, struct favo_err *err)
 	return ret;
 }
 
+/* Made at the first start, as the grant key is. */
+static int load_image_key(struct favo_favod *d, struct favo_err *err)
+{
+	struct favo_err why = {0};
+	int ret = favo_sign_key_load(&d->image_key, d->conf.image_key, err);
+
+	if (ret != -ENOENT)
+		return ret;
+	ret = favo_sign_keygen(d->conf.image_key, d->conf.image_pub, "favo site", &why);
+	if (ret < 0) {
+		favo_log(FAVO_WARN, "images will not be signed: %s", why.msg);
+		return 0;
+	}
+	favo_log(FAVO_INFO, "made image key %s; copy %s into image_keys of every node",
+		 d->conf.image_key, d->conf.image_pub);
+	return favo_sign_key_load(&d->image_key, d->conf.image_key, err);
+}
+
 static int open_all(struct favo_favod *d, struct favo_err *err)
 {
 	favo_autofree char *dir = favo_asprintf("%s/favod", d->conf.state_dir);
@@ -153,6 +171,8 @@ static int open_all(struct favo_favod *d, struct favo_err *err)
 	if (ret == 0)
 		ret = favo_grant_key_load_private(&d->key, d->conf.grant_key, err);
 	if (ret == 0)
+		ret = load_image_key(d, err);
+	if (ret == 0)
 		ret = favo_store_open(&d->store, d->conf.store_dir, FAVO_STORE_CREATE,
 				      err);
 	if (ret == 0)
@@ -169,6 +189,7 @@ static void close_all(struct favo_favod *d)
 	favo_registry_close(d->registry);
 	favo_store_close(d->store);
 	favo_grant_key_free(d->key);
+	favo_sign_key_free(d->image_key);
 	favo_limit_free(d->limit);
 	favo_conf_fini(&d->conf);
 }

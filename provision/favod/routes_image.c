@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -106,6 +107,33 @@ static void show_image(struct favo_favod *d, struct favo_call *call)
 				 "manifest", m->json));
 }
 
+/* "DIGEST.sig" */
+static void get_signature(struct favo_favod *d, struct favo_call *call)
+{
+	char digest[FAVO_DIGEST_TEXT_SIZE] = "";
+	struct favo_err err = {0};
+	struct favo_digest id;
+	char *text = NULL;
+	size_t len = 0;
+	int ret;
+
+	memcpy(digest, call->tail, FAVO_MIN(strlen(call->tail), sizeof(digest) - 1));
+	ret = favo_digest_parse(&id, digest, &err);
+	if (ret == 0)
+		ret = favo_store_signature(d->store, &id, &text, &len, &err);
+	if (ret == -ENOENT)
+		ret = favo_fail(&err, ENOENT, "image %.19s is not signed", digest);
+	if (ret < 0) {
+		favo_call_fail(call, &err);
+		return;
+	}
+	call->status = MHD_HTTP_OK;
+	call->response =
+		MHD_create_response_from_buffer(len, text, MHD_RESPMEM_MUST_FREE);
+	if (!call->response)
+		free(text);
+}
+
 static void get_manifest(struct favo_favod *d, struct favo_call *call)
 {
 	favo_automanifest struct favo_manifest *m = NULL;
@@ -115,6 +143,11 @@ static void get_manifest(struct favo_favod *d, struct favo_call *call)
 	size_t len = 0;
 	int ret;
 
+	if (strlen(call->tail) == FAVO_DIGEST_TEXT_SIZE - 1 + strlen(".sig") &&
+	    strcmp(call->tail + FAVO_DIGEST_TEXT_SIZE - 1, ".sig") == 0) {
+		get_signature(d, call);
+		return;
+	}
 	ret = favo_digest_parse(&id, call->tail, &err);
 	if (ret == 0)
 		ret = favo_store_manifest(d->store, &id, &m, &err);

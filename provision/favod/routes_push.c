@@ -247,6 +247,13 @@ static int publish(struct favo_favod *d, struct favo_call *call, struct favo_err
 	    (ret = open_stage(d, call, &stage, err)) < 0)
 		return ret;
 	ret = favo_stage_publish(stage, &id, &name, quota, err);
+	if (ret < 0)
+		return ret;
+	/* The signature takes the store's lock for itself. */
+	favo_stage_free(favo_steal_ptr(&stage));
+	/* A bounded quota: a user's own name. */
+	if (d->image_key && (quota == UINT64_MAX || d->conf.image_sign_users))
+		ret = favo_store_sign(d->store, &id, d->image_key, err);
 	if (ret == 0)
 		favo_log(FAVO_INFO, "image name=%s:%s digest=%.19s uid=%u", name.name,
 			 name.tag, text, (unsigned int)call->uid);

@@ -588,6 +588,17 @@ int favo_image_get(struct job *job, struct favo_failure *failure)
 		return ret;
 	if (ret >= 0)
 		ret = favo_digest_parse(&id, job->grant.digest, &err);
+	if (ret >= 0) {
+		ret = favo_trust_check(nd, &id, &err);
+		if (ret < 0) {
+			snprintf(failure->cause, sizeof(failure->cause),
+				 "image %.80s is not trusted by this node: %.250s",
+				 job->grant.image, err.msg);
+			snprintf(failure->remedy, sizeof(failure->remedy),
+				 "the administrator can sign it: favo image sign");
+			return ret;
+		}
+	}
 	snprintf(holder, sizeof(holder), "%u.%u", job->s.job, job->index);
 	/* More than once only if it is evicted between its arrival and our pin. */
 	for (int i = 0; ret >= 0; i++) {

@@ -312,6 +312,15 @@ void favo_lazy_leave(struct job *job);
 /* After a restart: go on with the images of VMs that run; cache is open. */
 void favo_lazy_resume(struct noded *nd);
 
+/* ---- trust.c ---- */
+
+/*
+ * Is the image signed as image_trust wants it? 0, or -EKEYREJECTED or another
+ * error with the reason. May ask favod.
+ */
+int favo_trust_check(const struct noded *nd, const struct favo_digest *id,
+		     struct favo_err *err);
+
 /* ---- root.c ---- */
 
 /*

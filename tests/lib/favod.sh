@@ -58,6 +58,8 @@ favod_conf() {
 		store_dir = $favod_dir/state/store
 		grant_key = $favod_dir/grant.key
 		grant_pub = $favod_dir/grant.pub
+		image_key = $favod_dir/image.key
+		image_pub = $favod_dir/image.pub
 		log_level = debug
 	END
 	export FAVO_CONF="$favod_dir/favo.conf"
