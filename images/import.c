@@ -16,6 +16,7 @@
 
 #include "common/json.h"
 #include "common/util.h"
+#include "images/clean.h"
 #include "images/erofs_writer.h"
 #include "images/initramfs.h"
 #include "images/kernel.h"
@@ -23,26 +24,7 @@
 #include "images/source.h"
 
 #define OS_RELEASE_MAX 65536
-
-/* What packages make at installation and no two machines may share. */
-static const char *const secrets[] = {
-	"etc/munge/munge.key",
-	"etc/ssh/ssh_host_*",
-	"etc/slurm/jwt_hs256.key",
-	"etc/slurm/slurm.key",
-	"etc/ssl/private/ssl-cert-snakeoil.key",
-	"etc/machine-id",
-	"var/lib/dbus/machine-id",
-	"var/lib/systemd/random-seed",
-	"var/lib/systemd/credential.secret",
-	"root/.ssh/id_*",
-	"root/.bash_history",
-	"home/*/.ssh/id_*",
-};
-
-/* What belongs to a running system and not to an image of one. */
-static const char *const transient[] = {"dev/*", "proc/*", "sys/*",
-					"run/*", "tmp/*",  "var/tmp/*"};
+#define DROPPED_MAX 1000
 
 /* Folders that the agent mounts on. */
 static const struct {
@@ -60,6 +42,7 @@ struct job {
 	struct favo_import_result *result;
 	struct favo_store_tx *tx;
 	json_t *os;
+	json_t *dropped; /* secrets; NULL: none */
 	struct favo_kernel kernel;
 	struct favo_digest kernel_digest, initramfs_digest;
 	struct favo_packed_root root;
@@ -75,7 +58,14 @@ static void note(const struct job *job, const char *what, const char *detail)
 
 static void note_secret(const char *path, void *user)
 {
-	note(user, "dropped secret /", path);
+	struct job *job = user;
+
+	note(job, "dropped secret /", path);
+	/* A path that is no UTF-8 is told, and not written down. */
+	if (!job->dropped)
+		job->dropped = json_array();
+	if (json_array_size(job->dropped) < DROPPED_MAX)
+		json_array_append_new(job->dropped, json_string(path));
 }
 
 /* ---- the tree ---- */
@@ -118,11 +108,8 @@ static int clean(struct job *job, struct favo_err *err)
 	struct favo_inode *inode;
 	int ret;
 
-	if ((ret = favo_tree_remove_matching(job->tree, secrets, FAVO_ARRAY_SIZE(secrets),
-					     note_secret, job, err)) < 0 ||
-	    (ret = favo_tree_remove_matching(job->tree, transient,
-					     FAVO_ARRAY_SIZE(transient), NULL, NULL,
-					     err)) < 0 ||
+	if ((ret = favo_clean_secrets(job->tree, note_secret, job, err)) < 0 ||
+	    (ret = favo_clean_transient(job->tree, err)) < 0 ||
 	    (ret = favo_tree_remove_matching(job->tree, job->import->drop,
 					     job->import->n_drop, NULL, NULL, err)) < 0)
 		return ret;
@@ -224,39 +211,88 @@ static int use_site_boot(struct job *job, struct favo_err *err)
 	return 0;
 }
 
-static int choose_kernel(struct job *job, struct favo_err *err)
+/* The kernel in job->kernel with its modules in the tree; does it fit? */
+static int use_own_kernel(struct job *job, struct favo_err *err)
 {
-	const struct favo_import *import = job->import;
-	favo_autofree char *modules = NULL;
+	favo_autofree char *modules =
+		favo_asprintf("usr/lib/modules/%s", job->kernel.release);
 	int ret;
 
-	if (import->kernel)
-		return use_site_kernel(job, import->kernel, import->modules, err);
-	ret = favo_kernel_from_tree(&job->kernel, job->tree, err);
-	if (ret == -ENOENT && import->site_boot)
-		return use_site_boot(job, err);
-	if (ret == -ENOENT && import->site_kernel)
-		return use_site_kernel(job, import->site_kernel, import->site_modules,
-				       err);
-	if (ret == -ENOENT)
-		return favo_fail(
-			err, ENOENT,
-			"the image has no kernel (/boot/vmlinuz-* with "
-			"/usr/lib/modules/*) "
-			"and the site has none; install one in the image, or give "
-			"--kernel and --modules, or set site_kernel in favo.conf");
-	if (ret < 0)
-		return ret;
-	note(job, "kernel of the image: /", job->kernel.path);
-	memcpy(job->result->kernel_source, "image", sizeof("image"));
-	modules = favo_asprintf("usr/lib/modules/%s", job->kernel.release);
 	if (!modules)
 		return favo_fail(err, ENOMEM, "out of memory");
 	/* A root without merged /usr. */
 	if (!favo_tree_find(job->tree, modules))
 		memmove(modules, modules + strlen("usr/"),
 			strlen(modules + strlen("usr/")) + 1);
-	return put_boot(job, job->tree, modules, err);
+	ret = put_boot(job, job->tree, modules, err);
+	if (ret == 0)
+		memcpy(job->result->kernel_source, "image", sizeof("image"));
+	return ret;
+}
+
+/*
+ * The newest kernel of the image that fits. -ENOENT: none does, and *why says
+ * why the newest does not; "" when there is none at all.
+ */
+static int choose_own_kernel(struct job *job, char why[256], struct favo_err *err)
+{
+	char below[FAVO_RELEASE_SIZE] = "";
+
+	for (;;) {
+		struct favo_err reason = {0};
+		int ret = favo_kernel_older(&job->kernel, job->tree,
+					    *below ? below : NULL, &reason);
+
+		if (ret == -ENOENT && !*job->kernel.release)
+			return -ENOENT;
+		if (ret == 0)
+			ret = use_own_kernel(job, &reason);
+		if (ret == 0) {
+			note(job, "kernel of the image: /", job->kernel.path);
+			return 0;
+		}
+		/* Only what is wrong with this kernel lets us go on. */
+		if (ret != -ENOENT && ret != -EBADMSG)
+			return favo_fail(err, -ret, "%s", reason.msg);
+		note(job, "a kernel of the image does not fit: ", reason.msg);
+		if (!*why)
+			memcpy(why, reason.msg, sizeof(reason.msg));
+		memcpy(below, job->kernel.release, sizeof(below));
+		favo_kernel_fini(&job->kernel);
+		job->kernel = (struct favo_kernel){0};
+	}
+}
+
+static int choose_kernel(struct job *job, struct favo_err *err)
+{
+	const struct favo_import *import = job->import;
+	char why[sizeof(err->msg)] = "";
+	int ret;
+
+	if (import->kernel) {
+		note(job, "kernel: the one asked for", "");
+		return use_site_kernel(job, import->kernel, import->modules, err);
+	}
+	ret = choose_own_kernel(job, why, err);
+	if (ret != -ENOENT)
+		return ret;
+	if (import->site_boot || import->site_kernel)
+		note(job, "kernel of the site, because the image has none",
+		     *why ? " that fits" : "");
+	if (import->site_boot)
+		return use_site_boot(job, err);
+	if (import->site_kernel)
+		return use_site_kernel(job, import->site_kernel, import->site_modules,
+				       err);
+	if (*why)
+		return favo_fail(err, ENOENT,
+				 "no kernel of the image fits, and the site has none: %s",
+				 why);
+	return favo_fail(err, ENOENT,
+			 "the image has no kernel (/boot/vmlinuz-* with "
+			 "/usr/lib/modules/*) "
+			 "and the site has none; install one in the image, or give "
+			 "--kernel and --modules, or set site_kernel in favo.conf");
 }
 
 /* ---- root ---- */
@@ -303,10 +339,14 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 {
 	const struct favo_import *import = job->import;
 	struct favo_import_result *r = job->result;
-	favo_autojson json_t *manifest = NULL;
+	favo_autojson json_t *manifest = NULL, *source = NULL;
 	int64_t start = favo_now_ms();
 	int ret;
 
+	source = import->source ? json_copy((json_t *)import->source) : json_object();
+	if (!source ||
+	    (job->dropped && json_object_set(source, "dropped", job->dropped) < 0))
+		return favo_fail(err, ENOMEM, "out of memory");
 	manifest =
 		json_pack("{s:i, s:s, s:s, s:s, s:I, s:O, s:o, "
 			  "s:{s:o, s:I, s:s, s:s}, s:{s:o, s:I}}",
@@ -320,8 +360,8 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 			  digest_json(&job->initramfs_digest), "size",
 			  (json_int_t)r->initramfs_bytes);
 	if (!manifest ||
-	    (import->source &&
-	     json_object_set(manifest, "source", (json_t *)import->source) < 0) ||
+	    (json_object_size(source) &&
+	     json_object_set(manifest, "source", source) < 0) ||
 	    (import->config && json_object_size(import->config) &&
 	     json_object_set(manifest, "config", (json_t *)import->config) < 0))
 		return favo_fail(err, ENOMEM, "out of memory");
@@ -367,6 +407,7 @@ int favo_import_tree(struct favo_store *store, struct favo_tree *tree,
 	favo_store_tx_free(job.tx);
 	favo_kernel_fini(&job.kernel);
 	json_decref(job.os);
+	json_decref(job.dropped);
 	if (ret == 0) {
 		filled.tree_ms = result->tree_ms;
 		*result = filled;

@@ -151,6 +151,12 @@ static int finish(struct favo_kernel *out, void *data, size_t len, const char *p
 int favo_kernel_from_tree(struct favo_kernel *out, const struct favo_tree *tree,
 			  struct favo_err *err)
 {
+	return favo_kernel_older(out, tree, NULL, err);
+}
+
+int favo_kernel_older(struct favo_kernel *out, const struct favo_tree *tree,
+		      const char *below, struct favo_err *err)
+{
 	const struct favo_inode *modules = favo_tree_find(tree, "usr/lib/modules");
 	const struct favo_inode *kernel = NULL, *file;
 	const char *release = NULL;
@@ -166,7 +172,8 @@ int favo_kernel_from_tree(struct favo_kernel *out, const struct favo_tree *tree,
 
 		if (!S_ISDIR(modules->entries[i].inode->mode) ||
 		    strlen(name) >= FAVO_RELEASE_SIZE ||
-		    (release && strverscmp(name, release) < 0))
+		    (release && strverscmp(name, release) < 0) ||
+		    (below && strverscmp(name, below) >= 0))
 			continue;
 		snprintf(path, sizeof(path), "boot/vmlinuz-%s", name);
 		file = favo_tree_find(tree, path);
@@ -182,6 +189,8 @@ int favo_kernel_from_tree(struct favo_kernel *out, const struct favo_tree *tree,
 	}
 	if (!kernel)
 		return favo_fail(err, ENOENT, "no kernel with modules in the image");
+	*out = (struct favo_kernel){0};
+	snprintf(out->release, sizeof(out->release), "%s", release);
 	ret = favo_tree_read_all(tree, kernel, FAVO_KERNEL_MAX, &data, &len, err);
 	if (ret < 0)
 		return favo_wrap(err, ret, "kernel %s", best);

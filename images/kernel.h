@@ -30,6 +30,14 @@ int favo_kernel_from_tree(struct favo_kernel *out, const struct favo_tree *tree,
 int favo_kernel_from_file(struct favo_kernel *out, const char *path, const char *release,
 			  struct favo_err *err);
 
+/*
+ * The same, but older than the release below (NULL: the newest), to go on
+ * with when that one does not fit. out->release is set on failure, too, when
+ * there was a kernel and it is damaged.
+ */
+int favo_kernel_older(struct favo_kernel *out, const struct favo_tree *tree,
+		      const char *below, struct favo_err *err);
+
 void favo_kernel_fini(struct favo_kernel *kernel);
 
 /*

@@ -27,6 +27,7 @@
 #include "common/fd.h"
 #include "common/json.h"
 #include "common/util.h"
+#include "images/clean.h"
 #include "images/recipe.h"
 #include "images/store_internal.h"
 
@@ -460,6 +461,9 @@ int favo_recipe_build(struct favo_store *store, const struct favo_recipe *recipe
 	ret = build_tree(&build, tmp, &tree, err);
 	if (ret < 0)
 		return favo_wrap(err, ret, "recipe %s", recipe->name);
+	ret = favo_clean_build(tree, (int64_t)recipe->epoch, err);
+	if (ret < 0)
+		return ret;
 	result->tree_ms = favo_now_ms() - begin;
 	if (!full.name)
 		full.name = recipe->name;

@@ -13,7 +13,7 @@ trap 'umount "$dir/small" 2>/dev/null || :; rm -rf "$dir"' EXIT
 store=$dir/store
 FAVO_CONF_STORE_DIR=$store
 export FAVO_CONF_STORE_DIR
-plan 24
+plan 26
 
 # image WORDS...: favo image, output in $dir/out and $dir/err
 image() {
@@ -67,6 +67,9 @@ make_root "$dir/root"
 must import --name one "$dir/root"
 grep -q 'dropped secret /etc/ssh/ssh_host_rsa_key' "$dir/err" || fail "secret: $(cat "$dir/err")"
 ok "import of a folder names the secrets it dropped"
+must show --json one
+grep -q '"etc/ssh/ssh_host_rsa_key"' "$dir/out" || fail "manifest: $(cat "$dir/out")"
+ok "so does the manifest"
 must show one
 grep -q 'Test system' "$dir/out" || fail "show: $(cat "$dir/out")"
 id=$(sed -n 's/^id *//p' "$dir/out")
@@ -122,6 +125,21 @@ cp -a "$dir/root" "$dir/nokmod"
 : >"$dir/nokmod/usr/lib/modules/6.1.0-test/modules.builtin"
 refused "no module virtio_pci" import --name nokmod "$dir/nokmod"
 ok "a kernel that cannot boot as a guest is refused"
+FAVO_CONF_SITE_KERNEL=$dir/root/boot/vmlinuz-6.1.0-test \
+	FAVO_CONF_SITE_MODULES=$dir/root/usr/lib/modules/6.1.0-test \
+	"$favo" image import --name site "$dir/nokmod" >"$dir/out" 2>"$dir/err" ||
+	fail "site kernel: $(cat "$dir/err")"
+grep -q 'does not fit: .*no module virtio_pci' "$dir/err" || fail "no reason: $(cat "$dir/err")"
+grep -q 'site, because the image has none that fits' "$dir/err" || fail "$(cat "$dir/err")"
+grep -q 'from the site' "$dir/out" || fail "kernel: $(cat "$dir/out")"
+cp -a "$dir/nokmod/usr/lib/modules/6.1.0-test" "$dir/nokmod/usr/lib/modules/5.9.0-old"
+cp "$dir/nokmod/boot/vmlinuz-6.1.0-test" "$dir/nokmod/boot/vmlinuz-5.9.0-old"
+cp "$dir/root/usr/lib/modules/6.1.0-test/modules.builtin" \
+	"$dir/nokmod/usr/lib/modules/5.9.0-old/modules.builtin"
+must import --name older "$dir/nokmod"
+grep -q '5.9.0-old, vmlinux, from the image' "$dir/out" || fail "kernel: $(cat "$dir/out")"
+rm -r "$dir/nokmod/usr/lib/modules/5.9.0-old"
+ok "else an older kernel of the image, or the site's, and the reason is told"
 echo garbage >"$dir/nokmod/boot/vmlinuz-6.1.0-test"
 refused "neither a bzImage nor" import --name nokmod "$dir/nokmod"
 ok "a file that is no kernel is refused"
