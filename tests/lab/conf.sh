@@ -79,10 +79,15 @@ write_hosts() {
 	for ((i = 1; i <= $1; i++)); do echo "$LAB_NET.$((10 + i)) n$i"; done
 }
 
+# Paths are those of the login host.
 write_favo_conf() {
 	cat <<END
 favod_url = http://ctl:7411
 favod_listen = 0.0.0.0:7411
+END
+	[ ! -d "$LAB/guest-kernel" ] || cat <<END
+site_kernel = /mnt/lab/guest-kernel/vmlinux
+site_modules = /mnt/lab/guest-kernel/lib/modules/$(ls "$LAB/guest-kernel/lib/modules")
 END
 }
 

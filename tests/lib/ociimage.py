@@ -7,6 +7,7 @@
                                    special in layers; COMP (gzip, zstd, plain)
                                    says how each is packed
   ociimage.py evil DIR KIND        an image that must be refused
+  ociimage.py busybox DIR          a small system of two layers, without kernel
   ociimage.py big DIR MIB LAYERS   an image of MIB of text and binaries
   ociimage.py docker DIR FILE      the image of layout DIR as of docker save
 """
@@ -187,6 +188,21 @@ def image(path, packing):
     Layout(path).image(list(zip(tars, list(packing) + ["gzip"] * 4)), config=CONFIG)
 
 
+def busybox(path):
+    base, top = Layer(), Layer()
+    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run"):
+        base.add(name + "/")
+    with open("/bin/busybox", "rb") as f:
+        base.add("bin/busybox", f.read(), mode=0o755)
+    for name in ("sh", "cat", "ls", "uname"):
+        base.symlink("bin/" + name, "busybox")
+    base.add("etc/os-release", 'ID=small\nPRETTY_NAME="Small container"\n')
+    base.add("etc/of-layer-1", "hidden later")
+    top.add("etc/.wh.of-layer-1", "")
+    top.add("etc/of-layer-2", "from the second layer\n")
+    Layout(path).image([(base.bytes(), "gzip"), (top.bytes(), "zstd")], config=CONFIG)
+
+
 def evil(path, kind):
     layer, layers, diff_ids = Layer(), [], None
     layer.add("etc/os-release", "ID=evil\n")
@@ -300,7 +316,7 @@ def kernel(path):
 
 
 COMMANDS = {"kernel": lambda a: kernel(a[0]), "image": lambda a: image(a[0], a[1:]),
-            "evil": lambda a: evil(a[0], a[1]), "docker": lambda a: docker(a[0], a[1]),
+            "busybox": lambda a: busybox(a[0]), "evil": lambda a: evil(a[0], a[1]), "docker": lambda a: docker(a[0], a[1]),
             "big": lambda a: big(a[0], int(a[1]), int(a[2]))}
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
        --fail N             answers the first N requests with 503
        --redirect           sends blobs from another port (another host)
        --lie                sends other bytes than asked for
+       --stall              never sends the second half of a blob
        --tls CERT KEY       speaks TLS
   registry.py token --dir DIR --key KEY --cert DER
      a token server for docker-registry (user alice, password secret)
@@ -116,6 +117,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {"Content_Length": str(len(body))}
         if start:
             headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if args.stall and len(body) > 10000:
+            self.answer(200, body[:len(body) // 2], **headers)
+            time.sleep(3600)
         if args.cut and len(body) > args.cut and not (args.no_range and wanted):
             body = body[:args.cut]
             self.close_connection = True
@@ -162,6 +166,7 @@ def main():
     parser.add_argument("--fail", type=int, default=0)
     parser.add_argument("--redirect", action="store_true")
     parser.add_argument("--lie", action="store_true")
+    parser.add_argument("--stall", action="store_true")
     parser.add_argument("--tls", nargs=2)
     parser.add_argument("--key")
     parser.add_argument("--cert")

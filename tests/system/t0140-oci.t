@@ -24,7 +24,7 @@ FAVO_CONF_REGISTRY_HTTP=127.0.0.1
 HOME=$dir/home
 export FAVO_CONF_STORE_DIR FAVO_CREDENTIALS FAVO_CONF_REGISTRY_HTTP HOME
 unset FAVO_CONF REGISTRY_AUTH_FILE XDG_RUNTIME_DIR DOCKER_CONFIG http_proxy HTTP_PROXY || :
-plan 24
+plan 25
 
 import() {
 	"$favo" image import --quiet --kernel "$dir/k/vmlinux" \
@@ -296,3 +296,13 @@ case $(submit --vm-image="docker://127.0.0.1:$port/b:none") in
 esac
 [ -z "$(ls "$dir/tmp")" ] || fail "left in TMPDIR: $(ls "$dir/tmp")"
 ok "--vm-image=./path works, too; an error is one sentence; nothing is left behind"
+server stall --stall
+TMPDIR=$dir/tmp "$build/slurm-plugin/favo-submit" --vm-image="docker://127.0.0.1:$port/stalled" \
+	>"$dir/out" 2>"$dir/err" &
+submit_pid=$!
+wait_until "download" grep -q /blobs/ "$dir/stall/requests"
+[ -n "$(ls "$dir/tmp")" ] || fail "no store in TMPDIR"
+kill -TERM $submit_pid
+! wait $submit_pid || fail "favo-submit: done after SIGTERM"
+[ -z "$(ls "$dir/tmp")" ] || fail "left in TMPDIR: $(ls "$dir/tmp")"
+ok "a signal in mid-import ends it, and removes what it made"

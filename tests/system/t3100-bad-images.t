@@ -45,7 +45,8 @@ expect "a bad memory size is refused" 1 login 20 'srun -N1 --vm-image=debian12 -
 expect_line "and named" 'lots'
 
 # ---- no kernel ---------------------------------------------------------
-expect "an image without kernel is refused at import" 1 import nokernel
+expect "an image without kernel is refused at import" 1 \
+	login 60 "FAVO_CONF_SITE_KERNEL= favo image import --name nokernel /home/alice/tree" root
 expect_line "with what to do" '(--kernel|site_kernel)'
 expect "and does not exist afterwards" 1 login 20 'srun -N1 --vm-image=nokernel true'
 
