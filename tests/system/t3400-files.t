@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The user's files are in the guest, under the same names and with his rights
 # only: home and working directory, --vm-mount, read-only, sandbox.
-# limit: 420
+# limit: 500
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
-plan 27
+plan 31
 vm='--vm-image=debian12'
 lab_home=$lab_dir/home
 
@@ -55,6 +55,14 @@ expect_line "with the job's umask" '^640$'
 
 expect "a directory that the user may not enter" 1 login 150 "srun -N1 $vm --vm-mount=/home/bob/private:/x true"
 expect_line "fails the job with a reason" 'vm0: boot: /home/bob/private: Permission denied; check --vm-mount'
+
+rm -f "$lab_home/alice/files/started"
+job=$(login 60 "sbatch --parsable -N1 -o kill.out $vm --wrap 'touch files/started; sleep 600'")
+gone() { ! login 20 "squeue -h -j $job" | grep -q .; }
+expect "a job with files" 0 retry 150 started
+expect "the death of its file server" 0 node n1 'pkill -KILL virtiofsd'
+expect "ends the job" 0 retry 60 gone
+expect "with a reason" 0 grep -q 'vm0: task: file server of /home/alice ended (signal 9)' "$lab_home/alice/kill.out"
 
 expect "a sandbox" 0 login 200 "srun -N1 $vm --vm-sandbox sh -c 'ls -A \$HOME | wc -l; squeue || echo refused'"
 expect_line "has an empty home" '^0$'
