@@ -89,6 +89,22 @@ struct favo_store_ref {
 	int64_t time; /* when the tag was set */
 };
 
+/* What a tag pointed to since when. */
+struct favo_store_event {
+	struct favo_digest id;
+	int64_t time;
+};
+
+#define FAVO_STORE_HISTORY_MAX 33
+
+/*
+ * The newest first, at most max. Of older images gc may have removed the data.
+ * -ENOENT: no such name.
+ */
+int favo_store_history(struct favo_store *store, const struct favo_image_name *name,
+		       struct favo_store_event *events, size_t max, size_t *n,
+		       struct favo_err *err);
+
 /* All names, sorted; free with favo_store_refs_free(). */
 int favo_store_list(struct favo_store *store, struct favo_store_ref **refs, size_t *n,
 		    struct favo_err *err);

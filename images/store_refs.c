@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Names of the store: refs/NAME/TAG, where a '/' of the name is written %2F
- * so that "a" with tag "b" and "a/b" can never meet. A ref is one line,
- * "sha256:<hex> <unix time>", replaced atomically.
+ * so that "a" with tag "b" and "a/b" can never meet. A ref has lines
+ * "sha256:<hex> <unix time>", the newest first, and is replaced atomically.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -23,6 +23,7 @@
 
 #define TAG_MAX 128
 #define REF_MAX 4096
+#define HISTORY_MAX 32 /* older lines of a ref; they fit into REF_MAX */
 #define DIR_NAME_SIZE (FAVO_IMAGE_NAME_MAX * 3)
 
 static bool is_part(const char *text, size_t len)
@@ -196,8 +197,9 @@ int favo_store_tag(struct favo_store *store, const struct favo_image_name *name,
 	favo_autofree char *path = ref_path(name);
 	favo_autofree char *folder =
 		favo_asprintf("refs/%s", dir_of_name(name->name, dir));
+	favo_autofree char *full = full_ref_path(store, name), *old = NULL, *all = NULL;
 	favo_autoclose int lock = favo_store_lock(store, LOCK_SH, err);
-	int n;
+	const char *end;
 
 	if (lock < 0)
 		return lock;
@@ -206,11 +208,24 @@ int favo_store_tag(struct favo_store *store, const struct favo_image_name *name,
 	if (faccessat(store->fd, favo_store_manifest_path(id, manifest), F_OK, 0) < 0)
 		return favo_fail(err, ENOENT, "no image %s in store %s",
 				 favo_digest_format(id, text), store->dir);
-	n = snprintf(line, sizeof(line), "%s %lld\n", favo_digest_format(id, text),
-		     (long long)(favo_realtime_ns() / 1000000000));
+	snprintf(line, sizeof(line), "%s %lld\n", favo_digest_format(id, text),
+		 (long long)(favo_realtime_ns() / 1000000000));
+	/* What the tag pointed to before stays behind, unless it is the same. */
+	if (full && favo_file_read(full, REF_MAX, &old, NULL, NULL) == 0 && *old) {
+		if (strncmp(old, text, strlen(text)) == 0)
+			memmove(old, old + strcspn(old, "\n"),
+				strlen(old) - strcspn(old, "\n") + 1);
+		end = old;
+		for (int i = 0; i < HISTORY_MAX && *end; i++)
+			end += strcspn(end, "\n") + (end[strcspn(end, "\n")] == '\n');
+		old[end - old] = '\0';
+	}
+	all = favo_asprintf("%s%s", line, old ? old + (*old == '\n') : "");
+	if (!all)
+		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
 	if (mkdirat(store->fd, folder, 0755) < 0 && errno != EEXIST)
 		return favo_fail(err, errno, "store %s: %s: %m", store->dir, folder);
-	return favo_store_replace(store, path, line, (size_t)n, err);
+	return favo_store_replace(store, path, all, strlen(all), err);
 }
 
 int favo_store_untag(struct favo_store *store, const struct favo_image_name *name,
@@ -230,6 +245,35 @@ int favo_store_untag(struct favo_store *store, const struct favo_image_name *nam
 	slash = strrchr(path, '/');
 	*slash = '\0';
 	rmdir(path); /* stays while it has other tags */
+	return 0;
+}
+
+int favo_store_history(struct favo_store *store, const struct favo_image_name *name,
+		       struct favo_store_event *events, size_t max, size_t *n,
+		       struct favo_err *err)
+{
+	favo_autofree char *path = full_ref_path(store, name), *text = NULL;
+	char *save = NULL, *line, *space;
+	size_t count = 0;
+	int ret;
+
+	if (!path)
+		return favo_fail(err, ENOMEM, "store %s: out of memory", store->dir);
+	ret = favo_file_read(path, REF_MAX, &text, NULL, err);
+	if (ret == -ENOENT || ret == -ENOTDIR)
+		return favo_fail(err, ENOENT, "no image %s:%s", name->name, name->tag);
+	if (ret < 0)
+		return ret;
+	for (line = strtok_r(text, "\n", &save); line && count < max;
+	     line = strtok_r(NULL, "\n", &save)) {
+		space = strchr(line, ' ');
+		if (space)
+			*space = '\0';
+		if (favo_digest_parse(&events[count].id, line, err) < 0)
+			return favo_wrap(err, -EBADMSG, "%s", path);
+		events[count++].time = space ? strtoll(space + 1, NULL, 10) : 0;
+	}
+	*n = count;
 	return 0;
 }
 

@@ -701,6 +701,7 @@ static const struct favo_cli_verb verbs[] = {
 	{"show", "[--json] IMAGE", "what an image is made of", run_show},
 	{"tag", "IMAGE NAME[:TAG]", "give an image another name", run_tag},
 	{"rm", "NAME[:TAG]...", "remove images", run_rm},
+	{"history", "NAME[:TAG]", "what a tag pointed to before", favo_cli_image_history},
 	{"sign", "[--key PATH] IMAGE", "sign an image", favo_cli_image_sign},
 	{"verify", "[--keys PATH] IMAGE", "check the signature of an image",
 	 favo_cli_image_verify},

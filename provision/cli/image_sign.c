@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* favo image keygen, sign, verify: signatures of images; formats of signify(1). */
+/* favo image keygen, sign, verify, history: who made an image, and what was before. */
 #include "provision/cli/image_sign.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -159,4 +160,53 @@ int favo_cli_image_verify(struct favo_cli *cli, int argc, char **argv,
 		ret = 0;
 	favo_opts_fini(&opts);
 	return ret;
+}
+
+static int history(struct favo_cli *cli, const char *text, struct favo_err *err)
+{
+	static const char *const heads[] = {"ID", "SINCE", "DATA", NULL};
+	favo_autotable struct favo_table *table = favo_table_new(heads);
+	struct favo_store_event events[FAVO_STORE_HISTORY_MAX];
+	favo_autostore struct favo_store *store = NULL;
+	struct favo_image_name name;
+	size_t n = 0;
+	int ret;
+
+	if (!table)
+		return favo_fail(err, ENOMEM, "out of memory");
+	if ((ret = favo_image_name_parse(&name, text, err)) < 0 ||
+	    (ret = favo_store_open(&store, cli->conf.store_dir, 0, err)) < 0 ||
+	    (ret = favo_store_history(store, &name, events, FAVO_ARRAY_SIZE(events), &n,
+				      err)) < 0)
+		return ret;
+	for (size_t i = 0; i < n; i++) {
+		favo_automanifest struct favo_manifest *m = NULL;
+		char id[FAVO_DIGEST_TEXT_SIZE], date[32] = "-";
+		time_t when = (time_t)events[i].time;
+		struct tm tm;
+
+		if (localtime_r(&when, &tm))
+			strftime(date, sizeof(date), "%Y-%m-%d %H:%M", &tm);
+		favo_store_manifest(store, &events[i].id, &m, NULL);
+		favo_table_row(table, favo_digest_format(&events[i].id, id), date,
+			       i == 0 ? "current"
+			       : m    ? "kept"
+				      : "removed");
+	}
+	return favo_table_print(table, err);
+}
+
+int favo_cli_image_history(struct favo_cli *cli, int argc, char **argv,
+			   struct favo_err *err)
+{
+	struct favo_opts opts = {
+		.program = argv[0],
+		.synopsis = "NAME[:TAG]",
+		.about = "What a tag pointed to before, the newest first.",
+	};
+	int first, ret = favo_cli_options(&opts, argc, argv, 1, 1, &first, err);
+
+	if (ret != 0)
+		return ret > 0 ? 0 : ret;
+	return history(cli, argv[first], err);
 }

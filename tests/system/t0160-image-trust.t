@@ -11,7 +11,7 @@ command -v signify-openbsd >/dev/null || { echo "1..0 # SKIP signify-openbsd is 
 
 munged_start
 favod_conf
-plan 16
+plan 18
 favo=$build/provision/cli/favo
 d=$favod_dir
 favod_start
@@ -83,6 +83,15 @@ ok "and so is what is none"
 rm "$signature"
 refused 'is not signed' "$favo" image verify tiny:v1
 ok "an image without is said to have none"
+
+# History of a tag.
+"$favo" image import --name tiny:v2 --kernel "$d/kernel" --modules "$d/mod/6.1.0-test" "$d/tree" >/dev/null 2>&1
+"$favo" image tag tiny:v2 tiny:v1 && "$favo" image history tiny:v1 >"$d/out" || fail "history"
+[ "$(grep -c '^sha256:' "$d/out")" = 2 ] && grep -q "^sha256:$hex .*kept" "$d/out" || fail "$(cat "$d/out")"
+ok "a tag remembers what it pointed to"
+"$favo" image tag "tiny@sha256:$hex" tiny:v1 && "$favo" image history tiny:v1 | sed -n 2p | grep -q "$hex.*current" ||
+	fail "back: $("$favo" image history tiny:v1)"
+ok "and can be set back"
 
 # One byte of a manifest in the store.
 cp "$manifest" "$d/manifest"
