@@ -54,7 +54,7 @@ static inline void favo_cleanup_recipe(struct favo_recipe **recipe)
 /*
  * Build and import. import->name may be NULL: the recipe's name. The output
  * of mmdebstrap goes to the file log_path; errors name it. Needs root, blocks
- * for a minute or more; SIGINT reaches mmdebstrap too, which cleans up.
+ * for a minute or more; mmdebstrap ends and cleans up when this process ends.
  */
 int favo_recipe_build(struct favo_store *store, const struct favo_recipe *recipe,
 		      const struct favo_import *import, const char *log_path,

@@ -176,6 +176,9 @@ static int start(char *const argv[], int out_fd, int err_fd, bool own_mounts,
 	if (pid > 0)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	/* When it fails, mmdebstrap sends its whole process group a SIGHUP. */
+	if (own_mounts)
+		setpgid(0, 0);
 	if ((!own_mounts || (unshare(CLONE_NEWNS) == 0 &&
 			     mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)) &&
 	    dup2(out_fd, STDOUT_FILENO) >= 0 && dup2(err_fd, STDERR_FILENO) >= 0)

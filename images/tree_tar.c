@@ -18,6 +18,7 @@
 #include "images/manifest.h"
 #include "images/tree_internal.h"
 
+#define PADDING_MAX (1u << 20) /* GNU tar pads to 10 KiB */
 #define BLOCK (256 * 1024)
 #define WHITEOUT ".wh."
 #define WHITEOUT_META ".wh..wh."
@@ -308,6 +309,21 @@ static int load(struct loader *l, int fd, struct favo_err *err)
 	return ret;
 }
 
+/* The padding behind the end: a program that is to write it must not fail. */
+static void drain_pipe(struct loader *l, int fd)
+{
+	struct stat st;
+	ssize_t n = 1;
+
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return;
+	for (uint64_t left = PADDING_MAX; left && n != 0; left -= n > 0 ? (size_t)n : 0) {
+		n = read(fd, l->buf, (size_t)FAVO_MIN(left, (uint64_t)sizeof(l->buf)));
+		if (n < 0 && errno != EINTR)
+			return;
+	}
+}
+
 int favo_tree_load_tar(struct favo_tree **out, int fd, const char *spool_dir,
 		       struct favo_err *err)
 {
@@ -329,6 +345,7 @@ int favo_tree_load_tar(struct favo_tree **out, int fd, const char *spool_dir,
 	ret = load(l, fd, err);
 	if (ret < 0)
 		return ret;
+	drain_pipe(l, fd);
 	tree->spool_len = spool.len;
 	/* A last hole must have its length. */
 	if (ftruncate(tree->spool_fd, (off_t)tree->spool_len) < 0)

@@ -13,7 +13,7 @@ trap 'umount "$dir/small" 2>/dev/null || :; rm -rf "$dir"' EXIT
 store=$dir/store
 FAVO_CONF_STORE_DIR=$store
 export FAVO_CONF_STORE_DIR
-plan 26
+plan 27
 
 # image WORDS...: favo image, output in $dir/out and $dir/err
 image() {
@@ -89,6 +89,14 @@ ok "tar and compressed tar give the same image; the name comes from the file"
 	fail "stdin: $(cat "$dir/err")"
 [ "$(cat "$dir/out")" = "$id_tar" ] || fail "stdin gives another image"
 ok "a tar on stdin gives the same image"
+{
+	cat "$dir/root.tar"
+	head -c 600000 /dev/zero
+	echo $? >"$dir/status"
+} | "$favo" image import --quiet --name root - >"$dir/out" 2>"$dir/err" ||
+	fail "padded: $(cat "$dir/err")"
+[ "$(cat "$dir/status")" = 0 ] || fail "who writes padding to the pipe fails"
+ok "a program that pads its tar may write all of it"
 
 must ls
 [ "$(wc -l <"$dir/out")" = 3 ] || fail "ls: $(cat "$dir/out")"
