@@ -52,6 +52,8 @@ struct favo_conf {
 	uint64_t image_lazy_timeout_ms;
 	char *lazy_path;
 	uint64_t console_bytes;
+	uint64_t warm_pool_bytes;
+	uint64_t warm_uid;
 	char *cgroup;
 	char *huge_pages;
 	char *image_verity;

@@ -20,6 +20,7 @@
 #include "images/cpio.h"
 #include "provision/noded/network.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/warm.h"
 
 #define MIB (UINT64_C(1) << 20)
 /*
@@ -260,7 +261,8 @@ enum slot {
 	FD_ALWAYS, /* those above are always there */
 	FD_TAP = FD_ALWAYS,
 	FD_VHOST_NET,
-	FD_COUNT,
+	FD_SNAPSHOT, /* state and memory, behind the last of the others */
+	FD_COUNT = FD_SNAPSHOT + 2,
 };
 
 struct start {
@@ -277,7 +279,7 @@ struct start {
 
 static void start_fini(struct start *s)
 {
-	for (size_t i = 0; i < FD_COUNT; i++)
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(s->fds); i++)
 		favo_close(&s->fds[i]);
 	favo_close(&s->log_fd);
 	favo_shares_fini(&s->shares);
@@ -386,7 +388,9 @@ static void network_arg(struct start *s)
 	favo_mac_format(mac, job->cluster->members[job->index].mac);
 	if (s->nfds > FD_VHOST_NET)
 		snprintf(vhost, sizeof(vhost), "%d", number(FD_VHOST_NET));
-	arg(s, "--net", "fd=%d,vhost=%s,mac=%s", number(FD_TAP), vhost, mac);
+	/* The interface may be in a network namespace where favo-vmm cannot ask. */
+	arg(s, "--net", "fd=%d,vhost=%s,mtu=%d,mac=%s", number(FD_TAP), vhost,
+	    FAVO_NETWORK_MTU, mac);
 }
 
 /* Behind the others, whose numbers are fixed. */
@@ -394,7 +398,7 @@ static void share_args(struct start *s)
 {
 	for (size_t i = 0; i < s->shares.n; i++) {
 		arg(s, "--fs", "fd=%zu,tag=favo%zu", FAVO_LAUNCH_FD0 + s->nfds, i);
-		s->fds[s->nfds++] = s->shares.fds[i];
+		s->fds[s->nfds++] = favo_steal_fd(&s->shares.fds[i]);
 	}
 }
 
@@ -429,6 +433,89 @@ static int build_args(struct start *s, struct favo_err *err)
 	return 0;
 }
 
+/* Take an option and its value out of the arguments. */
+static void drop_arg(struct start *s, const char *option)
+{
+	for (size_t i = 0; i + 1 < s->argc; i++) {
+		if (strcmp(s->argv[i], option) != 0)
+			continue;
+		free(s->argv[i]);
+		free(s->argv[i + 1]);
+		memmove(s->argv + i, s->argv + i + 2,
+			(s->argc - i - 1) * sizeof(s->argv[0]));
+		s->argc -= 2;
+		i--;
+	}
+}
+
+/* What favo-vmm does not need when it boots nothing; it sees no more of the job. */
+static int drop_boot_files(struct start *s, struct favo_err *err)
+{
+	static const enum slot unused[] = {FD_KERNEL, FD_INITRAMFS, FD_AGENT, FD_CONFIG};
+
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(unused); i++) {
+		favo_close(&s->fds[unused[i]]);
+		s->fds[unused[i]] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		if (s->fds[unused[i]] < 0)
+			return favo_fail(err, errno, "open /dev/null: %m");
+	}
+	return 0;
+}
+
+/* Start from the snapshot in the last two descriptors instead of the kernel. */
+static int use_snapshot(struct start *s, struct favo_err *err)
+{
+	static const char *const cold[] = {"--kernel", "--initrd", "--cmdline", "--cpus",
+					   "--mem"};
+	struct job *job = s->job;
+	json_t *identity = config_json(job, &s->user, &s->shares);
+	int first = FAVO_LAUNCH_FD0 + (int)s->nfds;
+
+	if (!identity)
+		return favo_fail(err, ENOMEM, "identity of the guest: out of memory");
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(cold); i++)
+		drop_arg(s, cold[i]);
+	arg(s, "--restore", "state-fd=%d,memory-fd=%d", first, first + 1);
+	s->argv[s->argc] = NULL;
+	/* Should this fail, the job starts once more and needs its interface again. */
+	if (s->nfds > FD_TAP)
+		job->tap_fd = fcntl(s->fds[FD_TAP], F_DUPFD_CLOEXEC, 3);
+	s->nfds += 2;
+	pthread_mutex_lock(&job->nd->lock);
+	json_decref(job->vm.identity);
+	job->vm.identity = identity;
+	job->vm.from_snapshot = true;
+	pthread_mutex_unlock(&job->nd->lock);
+	favo_log(FAVO_INFO, "job %u: starts from snapshot %.12s", job->s.job,
+		 job->vm.warm_key);
+	return drop_boot_files(s, err);
+}
+
+static int try_warm(struct start *s, struct favo_err *err)
+{
+	struct job *job = s->job;
+	const struct favo_warm_plan plan = {
+		.argv = s->argv,
+		.fds = s->fds,
+		.nfds = s->nfds,
+		.image = job->grant.digest,
+		.agent = FD_AGENT,
+		.config = FD_CONFIG,
+		.vsock = FD_VSOCK,
+		.console = FD_CONSOLE,
+		.control = FD_CONTROL,
+		.events = FD_EVENTS,
+		.tap = FD_TAP,
+		.vhost = FD_VHOST_NET,
+	};
+
+	if (job->vm.cold || !favo_warm_suits(job->nd, &plan) ||
+	    favo_warm_begin(job->nd, &plan, job->vm.warm_key, &s->fds[s->nfds],
+			    &s->fds[s->nfds + 1], &job->vm.warm_source) <= 0)
+		return 0;
+	return use_snapshot(s, err);
+}
+
 /* A context id that no VM of ours has; random, so that none comes back soon. */
 static int choose_cid(struct job *job, struct favo_err *err)
 {
@@ -446,6 +533,7 @@ static int choose_cid(struct job *job, struct favo_err *err)
 		used = false;
 		for (struct job *other = nd->jobs; other; other = other->next)
 			used |= other->vm.s.cid == cid;
+		used |= favo_warm_is_cid(nd, cid);
 	} while (used);
 	job->vm.s.cid = cid;
 	pthread_mutex_unlock(&nd->lock);
@@ -523,7 +611,7 @@ int favo_vm_start(struct job *job, struct favo_failure *failure)
 	struct favo_err err = {0};
 	int ret;
 
-	for (size_t i = 0; i < FD_COUNT; i++)
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(s.fds); i++)
 		s.fds[i] = -1;
 	ret = favo_vm_shape(&s.shape, job, job->image.manifest, failure);
 	if (ret < 0)
@@ -543,6 +631,8 @@ int favo_vm_start(struct job *job, struct favo_failure *failure)
 		ret = open_all(&s, &err);
 	if (ret >= 0)
 		ret = build_args(&s, &err);
+	if (ret >= 0)
+		ret = try_warm(&s, &err);
 	if (ret >= 0)
 		ret = launch(&s, &err);
 	if (ret < 0)

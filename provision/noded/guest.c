@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "common/fd.h"
@@ -24,10 +25,13 @@
 #include "common/str.h"
 #include "common/util.h"
 #include "images/guest/agent.h"
+#include "images/guest/guest_config.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/warm.h"
 
 #define LINE_MAX_BYTES 2048
 #define LINKS_PER_GUEST 4
+#define IDENTITY_MS 1000 /* the guest does nothing but read it */
 #define REPORTS_MAX 256 /* a sane guest sends one per phase and connection */
 
 struct link {
@@ -76,6 +80,9 @@ static void apply_report(struct job *job, const char *phase, const char *detail)
 {
 	enum favo_phase reached = favo_phase_parse(phase);
 
+	json_decref(job->vm.identity);
+	job->vm.identity = NULL;
+
 	if (!strcmp(phase, "failed")) {
 		favo_text_printable(job->vm.guest_failure, sizeof(job->vm.guest_failure),
 				    *detail ? detail : "start failed", strlen(detail));
@@ -101,6 +108,37 @@ static void apply_report(struct job *job, const char *phase, const char *detail)
 	favo_job_reach(job, reached);
 }
 
+/*
+ * A guest that came from a snapshot asks who it is. Only pid 1 runs in it then,
+ * so it reads what it asked for; from its first report with the secret on,
+ * nobody gets another answer.
+ */
+static bool give_identity(struct job *job, int fd)
+{
+	favo_autofree char *text = NULL;
+	char seed[2 * FAVO_GUEST_SEED_SIZE + 1];
+	uint8_t raw[FAVO_GUEST_SEED_SIZE], size[4];
+	struct favo_err err = {0};
+
+	if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
+		return false;
+	favo_hex_encode(seed, raw, sizeof(raw));
+	json_object_set_new(job->vm.identity, "seed", json_string(seed));
+	json_object_set_new(job->vm.identity, "time_ns",
+			    json_integer((json_int_t)favo_realtime_ns()));
+	text = json_dumps(job->vm.identity, JSON_COMPACT);
+	json_object_del(job->vm.identity, "seed");
+	explicit_bzero(seed, sizeof(seed));
+	if (!text)
+		return false;
+	favo_put_le32(size, (uint32_t)strlen(text));
+	if (favo_write_all(fd, size, sizeof(size), IDENTITY_MS, &err) == 0 &&
+	    favo_write_all(fd, text, strlen(text), IDENTITY_MS, &err) == 0)
+		return true;
+	favo_log(FAVO_WARN, "job %u: identity of its guest: %s", job->s.job, err.msg);
+	return false;
+}
+
 /* One line; false: nothing more is wanted from this connection. */
 static bool take_report(struct noded *nd, struct link *link, const char *line, size_t len)
 {
@@ -118,7 +156,18 @@ static bool take_report(struct noded *nd, struct link *link, const char *line, s
 		return false;
 	detail = json_string_value(json_object_get(obj, "detail"));
 	pthread_mutex_lock(&nd->lock);
+	if (favo_warm_is_cid(nd, link->cid)) {
+		if (!strcmp(phase, "warm"))
+			favo_warm_asked(nd, link->cid);
+		pthread_mutex_unlock(&nd->lock);
+		return true;
+	}
 	job = job_of_cid(nd, link->cid);
+	if (job && job->vm.identity && !strcmp(phase, "warm")) {
+		good = give_identity(job, link->watch.fd);
+		pthread_mutex_unlock(&nd->lock);
+		return good;
+	}
 	good = job && job_id == job->s.job && index == job->index &&
 	       same_secret(secret, job->grant.secret) && job->vm.reports++ < REPORTS_MAX;
 	if (good)
@@ -182,7 +231,7 @@ static void accept_guest(struct noded *nd, struct watch *w, uint32_t events)
 	if (fd < 0)
 		return;
 	pthread_mutex_lock(&nd->lock);
-	known = job_of_cid(nd, peer.svm_cid) != NULL;
+	known = job_of_cid(nd, peer.svm_cid) || favo_warm_is_cid(nd, peer.svm_cid);
 	pthread_mutex_unlock(&nd->lock);
 	if (!known || too_many(nd, peer.svm_cid))
 		return;

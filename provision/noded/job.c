@@ -19,12 +19,14 @@
 #include "common/util.h"
 #include "provision/noded/network.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/warm.h"
 
 #define STOP_GRACE_MS 1000
 #define VERDICT_MS 1000
 #define RETRY_CLEANUP_MS 5000
 #define NODES_MAX 10000
 #define DESTROY_WAIT_MS 20000
+#define SNAPSHOT_LIMIT_MS 30000
 #define ENDED_MAX 256 /* favod has been away for a while */
 
 /* ---- objects ---- */
@@ -51,6 +53,8 @@ void favo_job_unref(struct job *job)
 	favo_close(&job->tap_fd);
 	favo_root_close(job);
 	favo_cache_image_fini(&job->image);
+	json_decref(job->vm.identity);
+	favo_warm_source_free(job->vm.warm_source);
 	free(job->log);
 	free(job);
 }
@@ -298,6 +302,14 @@ static int await_boot(struct job *job)
 	return asked ? 0 : -ECANCELED;
 }
 
+/* A start from a snapshot takes no time; when it does, there is another way. */
+static int64_t boot_limit_ms(const struct job *job)
+{
+	int64_t limit = (int64_t)job->nd->conf->boot_timeout_ms;
+
+	return job->vm.from_snapshot ? FAVO_MIN(limit, SNAPSHOT_LIMIT_MS) : limit;
+}
+
 static int do_boot(struct job *job)
 {
 	struct favo_failure failure = {0};
@@ -312,7 +324,7 @@ static int do_boot(struct job *job)
 	}
 	pthread_mutex_lock(&nd->lock);
 	job->vm.started = true;
-	job->vm.deadline_ms = favo_now_ms() + (int64_t)nd->conf->boot_timeout_ms;
+	job->vm.deadline_ms = favo_now_ms() + boot_limit_ms(job);
 	favo_job_reach(job, FAVO_PHASE_BOOT);
 	pthread_mutex_unlock(&nd->lock);
 	ret = favo_vm_watch(job, &err);
@@ -396,8 +408,51 @@ static void keep_log(struct job *job)
 	pthread_mutex_unlock(&job->nd->lock);
 }
 
-/* Until the end is asked for or the VM fails; the failure is noted. */
-static void supervise(struct job *job)
+/* Its guest runs: time to have a snapshot for the next ones. Lock as above. */
+static void make_snapshot(struct job *job)
+{
+	pthread_mutex_unlock(&job->nd->lock);
+	favo_warm_make(job->nd, favo_steal_ptr(&job->vm.warm_source));
+	pthread_mutex_lock(&job->nd->lock);
+}
+
+/*
+ * The VM came from a snapshot and did not get ready: that must not cost the job
+ * anything but time. Make everything as it was before the first start.
+ */
+static int start_again_cold(struct job *job, struct favo_failure *failure)
+{
+	struct noded *nd = job->nd;
+	struct vm *vm = &job->vm;
+
+	failure_reason(job, failure);
+	favo_log(FAVO_WARN, "job %u: start from snapshot %.12s failed (%s); starts cold",
+		 job->s.job, vm->warm_key, failure->cause);
+	favo_warm_drop(nd, vm->warm_key);
+	favo_vm_stop(job, 0);
+	memset(failure, 0, sizeof(*failure));
+	pthread_mutex_lock(&nd->lock);
+	while (!vm->exited)
+		favo_noded_wait_until(nd, INT64_MAX);
+	vm->started = vm->exited = vm->reaped = vm->ready = vm->placed = false;
+	vm->cold = true;
+	vm->guest_failure[0] = '\0';
+	vm->reports = 0;
+	vm->from_snapshot = false;
+	json_decref(vm->identity);
+	vm->identity = NULL;
+	pthread_mutex_unlock(&nd->lock);
+	favo_close(&vm->process.pidfd);
+	favo_root_close(job);
+	favo_cache_image_fini(&job->image);
+	return favo_image_get(job, failure);
+}
+
+/*
+ * Until the end is asked for or the VM fails; the failure is noted. True: the
+ * VM is to be started once more.
+ */
+static bool supervise(struct job *job)
 {
 	struct favo_failure failure = {0};
 	struct noded *nd = job->nd;
@@ -408,7 +463,9 @@ static void supervise(struct job *job)
 	while (!job->destroy && !favo_job_failed(job) && !vm->exited &&
 	       !vm->guest_failure[0] && !vm->share_ended[0] &&
 	       (vm->ready || favo_now_ms() < vm->deadline_ms)) {
-		if (job->s.timeline.reached_ms[FAVO_PHASE_TASK] && !vm->placed)
+		if (vm->ready && vm->warm_source)
+			make_snapshot(job);
+		else if (job->s.timeline.reached_ms[FAVO_PHASE_TASK] && !vm->placed)
 			place_again(job);
 		else
 			favo_noded_wait_until(nd,
@@ -419,12 +476,19 @@ static void supervise(struct job *job)
 	end = job->destroy || favo_job_failed(job);
 	pthread_mutex_unlock(&nd->lock);
 	if (end)
-		return;
+		return false;
+	if (!vm->ready && vm->from_snapshot) {
+		if (start_again_cold(job, &failure) >= 0)
+			return true;
+		fail_locked(job, FAVO_PHASE_IMAGE, &failure);
+		return false;
+	}
 	failure_reason(job, &failure);
 	snprintf(failure.phase, sizeof(failure.phase), "%s",
 		 favo_phase_name(favo_timeline_current(&job->s.timeline)));
 	keep_log(job);
 	fail_locked(job, FAVO_PHASE_BOOT, &failure);
+	return false;
 }
 
 static void await_destroy(struct job *job)
@@ -516,10 +580,10 @@ static void *job_thread(void *arg)
 	if (!job->vm.started && !failed && !job->destroy && do_prepare(job) >= 0 &&
 	    await_boot(job) >= 0)
 		(void)do_boot(job);
-	if (job->vm.started) {
-		supervise(job);
+	while (job->vm.started && supervise(job))
+		(void)do_boot(job);
+	if (job->vm.started)
 		favo_vm_stop(job, 0);
-	}
 	await_destroy(job);
 	do_cleanup(job);
 	leave_list(job);

@@ -123,6 +123,9 @@ static void child_main(const struct favo_launch *l, int gate, int null_fd,
 	if (read(GATE_FD, &go, 1) != 1)
 		_exit(125);
 	child_identity(l);
+	/* After the change of identity, which clears it. */
+	if (l->die_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() == 1))
+		_exit(125);
 	execve(l->path, l->argv, env);
 	child_fail(STEP_EXEC, errno);
 }
@@ -170,7 +173,7 @@ int favo_launch_begin(const struct favo_launch *launch, struct favo_process *pro
 		return favo_fail(err, errno, "fork for %s: %m", launch->path);
 	if (!pid)
 		child_main(launch, theirs, null_fd, &none);
-	ret = favo_job_cgroup_add(launch->cgroup, pid, err);
+	ret = launch->cgroup ? favo_job_cgroup_add(launch->cgroup, pid, err) : 0;
 	if (ret >= 0) {
 		bind_cores(pid, launch->cores);
 		pidfd = pidfd_open(pid, 0);

@@ -25,9 +25,10 @@ struct favo_launch {
 	gid_t gid;
 	const gid_t *groups;
 	size_t ngroups;
-	const struct favo_job_cgroup *cgroup;
+	const struct favo_job_cgroup *cgroup; /* NULL: stays in the caller's */
 	uint64_t nofile; /* limit of open files; 0: the daemon's */
 	const char *cores; /* bind to these CPUs where it can be done; may be "" */
+	bool die_with_us; /* is killed when the calling thread ends */
 };
 
 struct favo_process {

@@ -25,6 +25,7 @@
 #include "common/util.h"
 #include "provision/noded/health.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/warm.h"
 
 #define STACK_SIZE (256u << 10)
 #define EVENTS 64
@@ -203,6 +204,8 @@ static int start(struct noded *nd, struct favo_err *err)
 		favo_log(FAVO_WARN, "%s; no VM can start before", err->msg);
 	if (ret >= 0)
 		ret = favo_recover_all(nd, err);
+	if (ret >= 0)
+		favo_warm_recover(nd);
 	if (ret >= 0)
 		ret = favo_image_start(nd, err);
 	/* Last: whoever connects finds everything in its place. */

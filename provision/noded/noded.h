@@ -35,6 +35,9 @@
 
 struct noded;
 struct link;
+struct warm;
+struct warm_vm;
+struct warm_source;
 
 /* One image on its way to this node, for all jobs that wait for it. */
 struct fetch {
@@ -70,6 +73,11 @@ struct vm {
 	char share_ended[200]; /* L: a file server that is gone */
 	unsigned int reports; /* L: lines taken from the guest */
 	int64_t deadline_ms; /* L: to be ready */
+	json_t *identity; /* L: what a VM from a snapshot waits for, or NULL */
+	char warm_key[65]; /* of its snapshot */
+	struct warm_source *warm_source; /* to be made a snapshot of once it runs */
+	bool from_snapshot; /* and until ready a failure means: try without */
+	bool cold; /* start it without a snapshot */
 };
 
 struct job {
@@ -116,6 +124,8 @@ struct noded {
 	char node[256]; /* L: Slurm's name of this node */
 	int epoll_fd;
 	struct link *links; /* main thread: connections of guests */
+	struct warm *warms; /* L: combinations that were started, see warm.h */
+	struct warm_vm *warm_vms; /* L: those that become snapshots now */
 };
 
 /* ---- main.c ---- */

@@ -167,6 +167,8 @@ json_t *favo_job_json(struct job *job)
 		return obj;
 	json_object_set_new(obj, "image", json_string(job->grant.image));
 	json_object_set_new(obj, "digest", json_string(job->grant.digest));
+	if (job->vm.from_snapshot)
+		json_object_set_new(obj, "snapshot", json_string(job->vm.warm_key));
 	json_object_set_new(obj, "vms",
 			    json_pack("[{s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:b}]",
 				      "name", job->cluster->members[job->index].name,
