@@ -362,6 +362,8 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 	if (!manifest ||
 	    (json_object_size(source) &&
 	     json_object_set(manifest, "source", source) < 0) ||
+	    (import->extra &&
+	     json_object_update_missing(manifest, (json_t *)import->extra) < 0) ||
 	    (import->config && json_object_size(import->config) &&
 	     json_object_set(manifest, "config", (json_t *)import->config) < 0))
 		return favo_fail(err, ENOMEM, "out of memory");

@@ -27,6 +27,7 @@ struct favo_import {
 		*site_boot; /* favo_import_site_boot() of another host; may be NULL */
 	const char *const *drop; /* more patterns to remove, may be NULL */
 	size_t n_drop;
+	const json_t *extra; /* more members of the manifest; may be NULL */
 	const json_t *source; /* for the manifest; NULL: what the source says */
 	const json_t *config; /* the same: what a container says of its processes */
 	unsigned int partition; /* root of a disk image; 0: look for it */

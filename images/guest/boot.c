@@ -24,6 +24,7 @@
 #include "common/util.h"
 #include "images/guest/command.h"
 #include "images/guest/init.h"
+#include "images/guest/save.h"
 #include "images/guest/service.h"
 
 #define CONFIG "/favo/config.json"
@@ -226,8 +227,11 @@ static int boot_machine(struct guest *g, struct favo_err *err)
 static int boot_identity(struct guest *g, struct favo_err *err)
 {
 	char note[400] = "";
-	int ret = favo_identity_setup("", &g->config, err);
+	int ret;
 
+	favo_identity_keep("");
+	ret = favo_identity_setup("", &g->config, err);
+	favo_identity_written("");
 	if (ret == 0 && sethostname(g->config.hostname, strlen(g->config.hostname)) < 0)
 		ret = favo_fail(err, errno, "set host name: %m");
 	if (ret == 0)

@@ -9,6 +9,7 @@
 
 #include "images/guest/command.h"
 #include "images/guest/init.h"
+#include "images/guest/save.h"
 
 int main(int argc, char **argv)
 {
@@ -16,6 +17,8 @@ int main(int argc, char **argv)
 		favo_boot();
 	if (argc > 0 && favo_command_name(argv[0]))
 		favo_command_main(argv);
+	if (argc == 2 && strcmp(argv[1], "--save") == 0)
+		return favo_save_main();
 	if (argc > 1 && strcmp(argv[1], "--test-agent") == 0)
 		return favo_test_agent(argc - 1, argv + 1);
 	fprintf(stderr,

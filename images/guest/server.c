@@ -42,7 +42,7 @@ struct proc {
 	struct favo_source out, err;
 	struct favo_listener *listeners[RELAYS_MAX];
 	pid_t pid;
-	bool decided, failed, reaped, dead_cgroup;
+	bool decided, failed, reaped, dead_cgroup, stops_others;
 	bool out_open, err_open;
 	int wait_status;
 	struct favo_exit failure;
@@ -532,6 +532,7 @@ void favo_server_run(struct favo_server *srv, struct favo_channel *ch,
 		return;
 	}
 	p->srv = srv;
+	p->stops_others = choice.stops_others;
 	p->conn = favo_channel_conn(ch);
 	p->ch = ch;
 	p->status.fd = -1;
@@ -574,6 +575,8 @@ void favo_server_reaped(struct favo_server *srv, pid_t pid, int wait_status)
 		return;
 	p->reaped = true;
 	p->wait_status = wait_status;
+	if (p->stops_others && srv->config.resume)
+		srv->config.resume();
 	if (p->decided)
 		drain(p);
 	else

@@ -18,6 +18,7 @@
 struct favo_choice {
 	char *program; /* instead of a search for argv[0] on PATH */
 	int fd; /* inherited by the program as it is, or -1 */
+	bool stops_others; /* resume() is called at its end, however it ends */
 };
 
 struct favo_server_config {
@@ -32,6 +33,7 @@ struct favo_server_config {
 	 */
 	int (*check)(void *user, struct favo_run *run, struct favo_choice *choice,
 		     struct favo_err *err);
+	void (*resume)(void); /* may be NULL */
 	void *user;
 };
 

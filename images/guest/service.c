@@ -18,9 +18,11 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "common/str.h"
 #include "common/util.h"
 #include "images/guest/conn.h"
 #include "images/guest/forward.h"
+#include "images/guest/save.h"
 #include "images/guest/server.h"
 
 struct favo_service {
@@ -175,15 +177,50 @@ static void on_command(struct favo_watch *watch, short revents)
 		favo_log(FAVO_WARN, "agent: %s", err.msg);
 }
 
+/*
+ * The root as a stream: our own program as root, whose words are fixed, so
+ * that it can be asked for but not be used for anything else.
+ */
+static int choose_save(struct favo_run *run, struct favo_choice *choice,
+		       struct favo_err *err)
+{
+	char **argv;
+
+	/* They would be written as root. */
+	if (run->n_files)
+		return favo_fail(err, EPERM, FAVO_SAVE_COMMAND " takes no files");
+	argv = calloc(3, sizeof(*argv));
+	choice->program = strdup("/run/favo/favo-init");
+	if (!argv || !choice->program || !(argv[0] = strdup("favo-init")) ||
+	    !(argv[1] = strdup("--save"))) {
+		favo_strv_free(argv);
+		return favo_fail(err, ENOMEM, "out of memory");
+	}
+	favo_strv_free(run->argv);
+	run->argv = argv;
+	favo_strv_free(run->env);
+	run->env = calloc(1, sizeof(*run->env));
+	if (!run->env)
+		return favo_fail(err, ENOMEM, "out of memory");
+	run->uid = 0;
+	run->gid = 0;
+	run->n_groups = 0;
+	free(run->cwd);
+	run->cwd = NULL;
+	choice->stops_others = true;
+	return 0;
+}
+
 static int check_run(void *user, struct favo_run *run, struct favo_choice *choice,
 		     struct favo_err *err)
 {
 	struct favo_service *svc = user;
 
-	(void)choice;
 	if (run->uid != svc->config.uid)
 		return favo_fail(err, EPERM, "this guest is for uid %u, not %u",
 				 svc->config.uid, run->uid);
+	if (strcmp(run->argv[0], FAVO_SAVE_COMMAND) == 0)
+		return choose_save(run, choice, err);
 	return 0;
 }
 
@@ -213,6 +250,7 @@ int favo_service_new(struct favo_service **out, struct favo_loop *loop, int list
 		.cgroup_root = config->cgroup_root,
 		.command_dir = config->command_dir,
 		.check = check_run,
+		.resume = favo_save_thaw,
 		.user = svc,
 	};
 	int ret;

@@ -25,6 +25,7 @@
 #include "images/source.h"
 #include "images/store.h"
 #include "provision/cli/image_sign.h"
+#include "provision/cli/save.h"
 #include "provision/cli/target.h"
 
 #define NEAR_MAX 5
@@ -40,6 +41,7 @@ struct args {
 	uint64_t max_bytes;
 	bool json;
 	bool quiet;
+	const json_t *extra; /* for the manifest */
 };
 
 #define JSON_ROW FAVO_OPT_FLAG("json", struct args, json, FAVO_FROM_CLI, "print JSON")
@@ -181,6 +183,7 @@ static struct favo_import import_of(const struct favo_cli *cli, const struct arg
 				    .site_modules = text_or_null(cli->conf.site_modules),
 				    .registry_http = cli->conf.registry_http,
 				    .max_bytes = args->max_bytes,
+				    .extra = args->extra,
 				    .note = show_note,
 				    .progress = show_progress,
 				    .user = progress};
@@ -341,6 +344,17 @@ static int import_words(struct favo_cli *cli, const struct args *args, const cha
 		ret = finish(cli, &target, &result, &progress, err);
 	favo_cli_target_fini(&target);
 	return ret;
+}
+
+int favo_cli_import_stdin(struct favo_cli *cli, const char *name, const char *cmdline,
+			  const json_t *extra, bool quiet, struct favo_err *err)
+{
+	const struct args args = {.name = (char *)name,
+				  .cmdline = (char *)cmdline,
+				  .extra = extra,
+				  .quiet = quiet};
+
+	return import_words(cli, &args, "-", err);
 }
 
 static int run_import(struct favo_cli *cli, int argc, char **argv, struct favo_err *err)
@@ -697,6 +711,8 @@ static const struct favo_cli_verb verbs[] = {
 	{"build", "[OPTION]... RECIPE", "make an image from a recipe", run_build},
 	{"import", "[OPTION]... DIR|TAR|-", "make an image from a root file system",
 	 run_import},
+	{"save", "[--quiet] JOB[/VM] NAME[:TAG]", "make an image of a running guest",
+	 favo_cli_image_save},
 	{"ls", "[--json]", "list the images", run_ls},
 	{"show", "[--json] IMAGE", "what an image is made of", run_show},
 	{"tag", "IMAGE NAME[:TAG]", "give an image another name", run_tag},
