@@ -41,6 +41,7 @@
 
 struct favo_cache;
 struct favo_fetch;
+struct favo_index;
 
 /* Makes the folders and removes leftovers; looks into no image. */
 int favo_cache_open(struct favo_cache **out, const char *dir, struct favo_err *err);
@@ -173,6 +174,13 @@ void favo_fetch_retry(struct favo_fetch *fetch);
  */
 int favo_fetch_put(struct favo_fetch *fetch, const struct favo_digest *digest,
 		   const void *stored, size_t stored_len, struct favo_err *err);
+
+/* The chunk index, NULL until it was put; borrowed. */
+const struct favo_index *favo_fetch_index(const struct favo_fetch *fetch);
+/* Are all parts of the image with this digest here? */
+bool favo_fetch_has(const struct favo_fetch *fetch, const struct favo_digest *digest);
+/* Descriptor of the folder that is filled; borrowed. */
+int favo_fetch_folder(const struct favo_fetch *fetch);
 
 struct favo_fetch_progress {
 	uint64_t total; /* plain bytes of the image */

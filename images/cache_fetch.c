@@ -525,6 +525,31 @@ void favo_fetch_retry(struct favo_fetch *fetch)
 	fetch->cursor = fetch->first_at = 0;
 }
 
+const struct favo_index *favo_fetch_index(const struct favo_fetch *fetch)
+{
+	return fetch->index_state == HERE ? fetch->index : NULL;
+}
+
+int favo_fetch_folder(const struct favo_fetch *fetch)
+{
+	return fetch->folder_fd;
+}
+
+bool favo_fetch_has(const struct favo_fetch *fetch, const struct favo_digest *digest)
+{
+	const struct favo_manifest *m = fetch->manifest;
+	size_t at;
+
+	if (fetch->kernel_state != HERE && favo_digest_equal(digest, &m->kernel.digest))
+		return false;
+	if (fetch->initramfs_state != HERE &&
+	    favo_digest_equal(digest, &m->initramfs.digest))
+		return false;
+	at = fetch->index ? find_chunk(fetch, digest) : 0;
+	return fetch->index &&
+	       (at == fetch->index->n_chunks || fetch->states[fetch->order[at]] == HERE);
+}
+
 void favo_fetch_progress(const struct favo_fetch *fetch, struct favo_fetch_progress *out)
 {
 	*out = fetch->progress;

@@ -223,32 +223,27 @@ int favo_swarm_prefer(struct favo_swarm *s, const uint32_t *units, uint32_t n,
 
 /* ---- neighbours ---- */
 
-int favo_swarm_join(struct favo_swarm *s, enum favo_swarm_kind kind, int64_t now_us,
-		    unsigned int *peer, struct favo_err *err)
+int favo_swarm_join(struct favo_swarm *s, unsigned int peer, enum favo_swarm_kind kind,
+		    int64_t now_us, struct favo_err *err)
 {
-	for (unsigned int i = 0; i < FAVO_SWARM_PEERS_MAX; i++) {
-		struct peer *p = &s->peers[i];
+	struct peer *p = &s->peers[peer];
 
-		if (p->used)
-			continue;
-		*p = (struct peer){
-			.used = true,
-			.source = kind == FAVO_SWARM_SOURCE,
-			.depth = DEPTH_FIRST,
-			.heard_us = now_us,
-			.answer_us = FAST_US,
-		};
-		p->has = map_new(s->n);
-		if (!p->has) {
-			p->used = false;
-			return favo_fail(err, ENOMEM, "swarm: out of memory");
-		}
-		s->slots = FAVO_MAX(s->slots, i + 1);
-		*peer = i;
-		return 0;
+	if (peer >= FAVO_SWARM_PEERS_MAX || p->used)
+		return favo_fail(err, EINVAL, "swarm: no place %u for a neighbour", peer);
+	*p = (struct peer){
+		.used = true,
+		.source = kind == FAVO_SWARM_SOURCE,
+		.depth = DEPTH_FIRST,
+		.heard_us = now_us,
+		.answer_us = FAST_US,
+		.has = map_new(s->n),
+	};
+	if (!p->has) {
+		p->used = false;
+		return favo_fail(err, ENOMEM, "swarm: out of memory");
 	}
-	return favo_fail(err, ENOSPC, "swarm: more than %d neighbours",
-			 FAVO_SWARM_PEERS_MAX);
+	s->slots = FAVO_MAX(s->slots, peer + 1);
+	return 0;
 }
 
 static struct peer *peer_of(struct favo_swarm *s, unsigned int peer)

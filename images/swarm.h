@@ -12,7 +12,7 @@
  * favo_swarm_source: its neighbours ask it for "any" unit, and it hands out
  * each unit once before it shows all that it has.
  *
- *	favo_swarm_join(s, FAVO_SWARM_PEER, now, &peer);
+ *	favo_swarm_join(s, peer, FAVO_SWARM_PEER, now);
  *	favo_swarm_has(s, peer, unit);        what the neighbour says
  *	while (favo_swarm_next(s, now, &ask)) send ask to ask.peer;
  *	favo_swarm_got(s, peer, unit, now);   verified: tell all neighbours
@@ -70,9 +70,9 @@ int favo_swarm_prefer(struct favo_swarm *s, const uint32_t *units, uint32_t n,
 
 /* ---- neighbours ---- */
 
-/* *peer is below FAVO_SWARM_PEERS_MAX; -ENOSPC when there are as many. */
-int favo_swarm_join(struct favo_swarm *s, enum favo_swarm_kind kind, int64_t now_us,
-		    unsigned int *peer, struct favo_err *err);
+/* peer: a number below FAVO_SWARM_PEERS_MAX that is free; -EINVAL else, -ENOMEM. */
+int favo_swarm_join(struct favo_swarm *s, unsigned int peer, enum favo_swarm_kind kind,
+		    int64_t now_us, struct favo_err *err);
 /* What it was asked for is asked of others. */
 void favo_swarm_leave(struct favo_swarm *s, unsigned int peer);
 void favo_swarm_has(struct favo_swarm *s, unsigned int peer, uint32_t unit);

@@ -507,9 +507,9 @@ static void connect(struct sim *sim, unsigned int a, unsigned int b)
 	while (sim->nodes[b].conns[pb])
 		pb++;
 	if (sim->nodes[a].swarm)
-		favo_swarm_join(sim->nodes[a].swarm, FAVO_SWARM_PEER, 0, &pa, NULL);
-	favo_swarm_join(sim->nodes[b].swarm,
-			sim->nodes[a].swarm ? FAVO_SWARM_PEER : FAVO_SWARM_SOURCE, 0, &pb,
+		favo_swarm_join(sim->nodes[a].swarm, pa, FAVO_SWARM_PEER, 0, NULL);
+	favo_swarm_join(sim->nodes[b].swarm, pb,
+			sim->nodes[a].swarm ? FAVO_SWARM_PEER : FAVO_SWARM_SOURCE, 0,
 			NULL);
 	*ab = (struct conn){.from = a, .to = b, .peer_at_to = pb, .back = ba};
 	*ba = (struct conn){.from = b, .to = a, .peer_at_to = pa, .back = ab};

@@ -23,10 +23,11 @@ static struct favo_swarm *swarm(uint32_t units)
 
 static unsigned int join(struct favo_swarm *s, enum favo_swarm_kind kind)
 {
-	unsigned int peer;
+	struct favo_swarm_stats stats;
 
-	assert_int_equal(favo_swarm_join(s, kind, 0, &peer, NULL), 0);
-	return peer;
+	favo_swarm_stats(s, &stats);
+	assert_int_equal(favo_swarm_join(s, stats.peers, kind, 0, NULL), 0);
+	return stats.peers;
 }
 
 static void has_all(struct favo_swarm *s, unsigned int peer)
@@ -38,7 +39,6 @@ static void has_all(struct favo_swarm *s, unsigned int peer)
 static void test_bounds(void **state)
 {
 	struct favo_swarm *s = NULL;
-	unsigned int peer;
 	uint32_t far = 8;
 
 	(void)state;
@@ -47,7 +47,10 @@ static void test_bounds(void **state)
 	s = swarm(8);
 	for (int i = 0; i < FAVO_SWARM_PEERS_MAX; i++)
 		join(s, FAVO_SWARM_PEER);
-	assert_int_equal(favo_swarm_join(s, FAVO_SWARM_PEER, 0, &peer, NULL), -ENOSPC);
+	assert_int_equal(favo_swarm_join(s, 0, FAVO_SWARM_PEER, 0, NULL), -EINVAL);
+	assert_int_equal(favo_swarm_join(s, FAVO_SWARM_PEERS_MAX, FAVO_SWARM_PEER, 0,
+					 NULL),
+			 -EINVAL);
 	/* What neighbours say is foreign: nothing of this may do harm. */
 	favo_swarm_has(s, 0, 8);
 	favo_swarm_has(s, 99, 1);
