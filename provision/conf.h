@@ -34,6 +34,7 @@ struct favo_conf {
 	char *image_key;
 	char *image_pub;
 	bool image_sign_users;
+	uint64_t source_port;
 	/* nodes */
 	char *grant_pub;
 	char *noded_socket;
@@ -44,6 +45,9 @@ struct favo_conf {
 	char *vc_subnet;
 	char *node_suffix;
 	uint64_t vxlan_port;
+	uint64_t peer_port;
+	uint64_t peer_rate;
+	uint64_t fetch_rate;
 	uint64_t boot_timeout_ms;
 	uint64_t vm_overhead_bytes;
 	uint64_t vm_memory_bytes;

@@ -21,6 +21,8 @@
 #include "provision/favod/registry.h"
 #include "provision/grant.h"
 
+struct favo_tracker;
+
 struct favo_favod {
 	struct favo_conf conf;
 	struct favo_grant_key *key;
@@ -29,6 +31,7 @@ struct favo_favod {
 	struct favo_registry *registry;
 	struct favo_limit *limit;
 	struct favo_node_health *health;
+	struct favo_tracker *tracker;
 	int64_t started; /* seconds since 1970 */
 };
 
@@ -68,6 +71,7 @@ struct favo_route {
 extern const struct favo_route favo_image_routes[];
 extern const struct favo_route favo_push_routes[];
 extern const struct favo_route favo_cluster_routes[];
+extern const struct favo_route favo_swarm_routes[];
 extern const struct favo_route favo_prefetch_routes[];
 
 /* routes_image.c: answer that the store has no such image, with near names. */
@@ -92,6 +96,11 @@ int favo_policy_may_change(struct favo_favod *d, uid_t uid, gid_t gid,
  */
 int favo_policy_may_run(struct favo_favod *d, const struct favo_grant *grant,
 			struct favo_err *err);
+
+/* routes_swarm.c: nodes that fetch together. Runs threads when conf says so. */
+int favo_tracker_open(struct favo_tracker **out, const struct favo_conf *conf,
+		      struct favo_store *store, struct favo_err *err);
+void favo_tracker_close(struct favo_tracker *tracker);
 
 /* server.c: start to serve on the given listening socket, which it then owns. */
 struct favo_server;

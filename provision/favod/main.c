@@ -239,8 +239,11 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 	raise_fd_limit();
 	ret = open_listener(&fd, d->conf.favod_listen, err);
 	if (ret == 0)
+		ret = favo_tracker_open(&d->tracker, &d->conf, d->store, err);
+	if (ret == 0)
 		ret = favo_server_start(&server, d, fd, err);
 	if (ret < 0) {
+		favo_tracker_close(favo_steal_ptr(&d->tracker));
 		favo_close(&fd);
 		return ret;
 	}
@@ -250,6 +253,7 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 	wait_for_end(d, &set);
 	notify("STOPPING=1");
 	favo_server_stop(server);
+	favo_tracker_close(favo_steal_ptr(&d->tracker));
 	return 0;
 }
 

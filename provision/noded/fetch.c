@@ -15,6 +15,7 @@
 #include "common/util.h"
 #include "images/digest.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/peers.h"
 
 #define BATCH 64 /* blobs per request: 16 MiB at most of chunks */
 #define REQUEST_TIMEOUT_MS 300000 /* a kernel over a slow link */
@@ -22,7 +23,8 @@
 #define GIVE_UP_MS 60000 /* without any progress */
 #define BACKOFF_FIRST_MS 500
 #define BACKOFF_LAST_MS 8000
-#define SETTLE_S 5
+#define SETTLE_MS 5000
+#define SERVE_MS 20000 /* for nodes that start a little later */
 #define RATE_BYTES (16u << 20) /* less tells no rate */
 #define WRONG_MAX 5 /* damaged answers in a row */
 
@@ -31,6 +33,7 @@ try {
 	struct fetch *fetch;
 	struct favo_http *http;
 	struct favo_fetch *fill;
+	struct peers_session *peers; /* NULL: from favod alone */
 	int64_t start_ms;
 	int64_t progress_ms; /* when something last moved */
 	unsigned int wrong;
@@ -271,6 +274,43 @@ static int fill_batches(struct try *t, struct favo_err *err)
 	return ret;
 }
 
+/* The index alone, which tells whether the start will be lazy. */
+static int fill_index(struct try *t, struct favo_err *err)
+{
+	struct batch first;
+	int ret = batch_start(&first, t, err);
+
+	batch_join(&first);
+	if (ret >= 0 && first.n)
+		ret = batch_put(&first, t, err);
+	batch_fini(&first);
+	if (ret >= 0)
+		show_progress(t);
+	return ret;
+}
+
+static bool peers_progress(void *user)
+{
+	struct try *t = user;
+
+	show_progress(t);
+	return !unwanted(t);
+}
+
+/* What other nodes give first, then the rest from favod. */
+static int fill_parts(struct try *t, struct favo_err *err)
+{
+	struct noded *nd = t->fetch->nd;
+	int ret = 0;
+
+	if (strcmp(nd->conf->image_lazy, "never") != 0 && !favo_fetch_index(t->fill))
+		ret = fill_index(t, err);
+	if (ret >= 0 && !favo_fetch_is_held(t->fill))
+		ret = favo_peers_fill(nd, t->fill, &t->peers, peers_progress, t, err);
+	t->final |= ret == -ENOSPC || ret == -EROFS;
+	return ret < 0 ? ret : fill_batches(t, err);
+}
+
 /* One pass until complete or the first error; progress is kept. */
 static int fill(struct try *t, struct favo_err *err)
 {
@@ -286,7 +326,7 @@ static int fill(struct try *t, struct favo_err *err)
 	}
 	favo_fetch_retry(t->fill);
 	do {
-		ret = fill_batches(t, err);
+		ret = fill_parts(t, err);
 	} while (ret >= 0 && favo_lazy_rest(t->fetch, t->fill));
 	return ret < 0 ? ret : favo_fetch_commit(t->fill, err);
 }
@@ -374,13 +414,13 @@ void favo_fetch_release(struct fetch *fetch)
  * Put a new image on the disk for good and make room behind it, when the
  * VMs that waited for it are up: they should not wait for the disk as well.
  */
-static void settle(struct noded *nd, const struct favo_digest *id)
+static void settle(struct noded *nd, const struct favo_digest *id,
+		   struct peers_session *peers)
 {
-	const struct timespec pause = {.tv_sec = SETTLE_S};
 	struct favo_err err = {0};
 	int ret;
 
-	nanosleep(&pause, NULL);
+	favo_peers_serve(peers, SETTLE_MS);
 	ret = favo_cache_settle(nd->cache, id, &err);
 	if (ret < 0 && ret != -ENOENT)
 		favo_log(FAVO_WARN, "%s", err.msg);
@@ -410,6 +450,7 @@ static void *fetch_thread(void *arg)
 	int ret;
 
 	ret = fetch_image(&t, &err);
+	favo_peers_complete(t.peers);
 	favo_fetch_free(t.fill);
 	favo_http_free(t.http);
 	id = fetch->id;
@@ -425,8 +466,12 @@ static void *fetch_thread(void *arg)
 	favo_noded_changed(nd);
 	favo_fetch_release(fetch);
 	pthread_mutex_unlock(&nd->lock);
-	if (ret >= 0)
-		settle(nd, &id);
+	if (ret >= 0) {
+		settle(nd, &id, t.peers);
+		if (t.peers)
+			favo_peers_serve(t.peers, SERVE_MS);
+	}
+	favo_peers_end(t.peers);
 	return NULL;
 }
 

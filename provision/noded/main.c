@@ -25,6 +25,7 @@
 #include "common/util.h"
 #include "provision/noded/health.h"
 #include "provision/noded/noded.h"
+#include "provision/noded/peers.h"
 #include "provision/noded/warm.h"
 
 #define STACK_SIZE (256u << 10)
@@ -196,6 +197,7 @@ static int start(struct noded *nd, struct favo_err *err)
 {
 	int ret;
 
+	favo_peers_start(nd);
 	ret = favo_report_start(nd, err);
 	if (ret >= 0)
 		ret = favo_health_start(nd, err);

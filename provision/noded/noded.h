@@ -38,6 +38,8 @@ struct link;
 struct warm;
 struct warm_vm;
 struct warm_source;
+struct favo_hub;
+struct peers_session;
 
 /* One image on its way to this node, for all jobs that wait for it. */
 struct fetch {
@@ -113,6 +115,9 @@ struct noded {
 	pthread_cond_t changed; /* CLOCK_MONOTONIC */
 	struct job *jobs; /* L */
 	struct fetch *fetches; /* L */
+	struct favo_hub *hub; /* door for other nodes, or NULL */
+	pthread_mutex_t peers_lock; /* around peers */
+	struct peers_session *peers;
 	uint64_t fetch_rate; /* L; bytes of images per second, 0: not known yet */
 	struct client_count *clients; /* L */
 	unsigned int nclients; /* L */
