@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A node that starts signed images only: by a key it knows, by one it does not,
 # and without a signature.
-# limit: 300
+# limit: 600
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
