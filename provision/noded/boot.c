@@ -499,7 +499,6 @@ static int try_warm(struct start *s, struct favo_err *err)
 		.fds = s->fds,
 		.nfds = s->nfds,
 		.image = job->grant.digest,
-		.agent = FD_AGENT,
 		.config = FD_CONFIG,
 		.vsock = FD_VSOCK,
 		.console = FD_CONSOLE,

@@ -29,7 +29,7 @@ struct favo_warm_plan {
 	size_t nfds;
 	const char *image; /* digest */
 	/* Places in fds of what a warm VM has of its own; tap and vhost may be absent. */
-	size_t agent, config, vsock, console, control, events, tap, vhost;
+	size_t config, vsock, console, control, events, tap, vhost;
 };
 
 /* Is there a pool, and can such a VM come from it? */

@@ -75,7 +75,6 @@ static struct favo_warm_plan plan_of(char **argv, const char *image)
 		.fds = fds,
 		.nfds = NFDS,
 		.image = image,
-		.agent = 0,
 		.config = 1,
 		.vsock = 2,
 		.console = 3,
