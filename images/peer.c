@@ -20,6 +20,7 @@
 #define EVENTS 64
 #define GREET_US 5000000 /* connected and greeted within */
 #define INDEX_US 3000000 /* then the index is asked of another */
+#define DEAF_US 500000
 #define UNIT_OVERHEAD (64u << 10)
 
 int favo_peer_new(struct favo_peer **out, const struct favo_peer_params *params,
@@ -668,6 +669,12 @@ static void work(struct favo_peer *p)
 {
 	int64_t now_us = favo_now_us();
 
+	/* Who was not listened to (a slow disk) has not been silent. */
+	for (unsigned int i = 0; i < FAVO_SWARM_PEERS_MAX; i++)
+		if (p->swarm && now_us - p->worked_us > DEAF_US && p->conns[i] &&
+		    p->conns[i]->joined)
+			favo_swarm_heard(p->swarm, i, now_us);
+	p->worked_us = now_us;
 	p->wake_us = INT64_MAX;
 	ask(p, now_us);
 	favo_peer_serve(p, now_us);

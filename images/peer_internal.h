@@ -101,6 +101,7 @@ struct favo_peer {
 	uint64_t kept_bytes;
 	struct favo_rate send_rate, receive_rate;
 	int64_t wake_us; /* a rate limit lets go then */
+	int64_t worked_us; /* last turn of the loop */
 	unsigned int turn;
 	int index_asked; /* slot, or -1 */
 	int64_t index_asked_us;
