@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -30,13 +31,13 @@ struct msr_list {
 	uint32_t indices[MSRS_MAX];
 };
 
+/* struct kvm_msrs with one entry. */
 struct one_msr {
-	struct kvm_msrs head;
+	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry;
 };
 
-_Static_assert(sizeof(struct one_msr) ==
-		       sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry),
+_Static_assert(offsetof(struct one_msr, entry) == offsetof(struct kvm_msrs, entries),
 	       "struct kvm_msrs with one entry");
 
 static int call(const struct favo_vcpu *v, unsigned long request, const char *name,
@@ -66,7 +67,7 @@ static int list_msrs(const struct favo_vcpu *v, struct msr_list *list,
 
 static bool get_msr(const struct favo_vcpu *v, uint32_t index, uint64_t *value)
 {
-	struct one_msr m = {.head = {.nmsrs = 1}, .entry = {.index = index}};
+	struct one_msr m = {.nmsrs = 1, .entry = {.index = index}};
 
 	if (ioctl(v->fd, KVM_GET_MSRS, &m) != 1)
 		return false;
@@ -76,8 +77,7 @@ static bool get_msr(const struct favo_vcpu *v, uint32_t index, uint64_t *value)
 
 static bool set_msr(const struct favo_vcpu *v, uint32_t index, uint64_t value)
 {
-	struct one_msr m = {.head = {.nmsrs = 1},
-			    .entry = {.index = index, .data = value}};
+	struct one_msr m = {.nmsrs = 1, .entry = {.index = index, .data = value}};
 	uint64_t now;
 
 	if (ioctl(v->fd, KVM_SET_MSRS, &m) == 1)

@@ -29,17 +29,18 @@
 /* What random numbers came before is known to every guest of this snapshot. */
 static int mix_seed(const struct favo_guest_config *config, struct favo_err *err)
 {
+	/* struct rand_pool_info, with its bytes */
 	struct {
-		struct rand_pool_info head;
+		int entropy_count, buf_size;
 		uint8_t bytes[FAVO_GUEST_SEED_SIZE];
-	} pool = {.head = {.entropy_count = 8 * FAVO_GUEST_SEED_SIZE,
-			   .buf_size = FAVO_GUEST_SEED_SIZE}};
+	} pool = {.entropy_count = 8 * FAVO_GUEST_SEED_SIZE,
+		  .buf_size = FAVO_GUEST_SEED_SIZE};
 	favo_autoclose int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	int ret = 0;
 
 	if (fd < 0)
 		return favo_fail(err, errno, "open /dev/urandom: %m");
-	memcpy(pool.head.buf, config->seed, sizeof(config->seed));
+	memcpy(pool.bytes, config->seed, sizeof(config->seed));
 	if (ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
 		ret = favo_fail(err, errno, "new randomness: %m");
 	explicit_bzero(&pool, sizeof(pool));

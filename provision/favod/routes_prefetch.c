@@ -54,7 +54,6 @@ static void get_prefetch(struct favo_favod *d, struct favo_call *call)
 static int check_trace(struct favo_favod *d, const struct favo_manifest *m,
 		       const struct favo_call *call, struct favo_err *err)
 {
-	favo_autoindex struct favo_index *index = NULL;
 	favo_autofree uint32_t *chunks = NULL;
 	favo_autofree void *bytes = NULL;
 	size_t len = 0, n = 0;
