@@ -173,9 +173,11 @@ static int build(struct favo_vm *vm, const struct favo_vm_opts *opts,
 	ret = ret ? ret : get_supported_cpuid(vm, cpuid, err);
 	ret = ret ? ret : favo_memory_new(&vm->mem, &opts->mem, err);
 	ret = ret ? ret : pick_windows(vm, &windows, err);
+	if (ret < 0)
+		return ret;
 	vm->files_gpa = (favo_memory_end(vm->mem) + FILES_ALIGN - 1) & ~(FILES_ALIGN - 1);
 	vm->files_end = windows.mem64_base;
-	ret = ret ? ret : map_memory(vm, err);
+	ret = map_memory(vm, err);
 	ret = ret ? ret : favo_irqs_new(&vm->irqs, vm->vm_fd, err);
 	ret = ret ? ret : favo_iobus_new(&vm->pio, err);
 	ret = ret ? ret : favo_iobus_new(&vm->mmio, err);
