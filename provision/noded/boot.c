@@ -176,7 +176,7 @@ static int find_user(struct user *out, const struct job *job, struct favo_err *e
 static json_t *mounts_json(const struct favo_shares *shares)
 {
 	json_t *list = json_array();
-	char tag[16];
+	char tag[32];
 
 	for (size_t i = 0; i < shares->n; i++) {
 		const struct favo_mount *m = &shares->mounts[i];

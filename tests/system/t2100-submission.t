@@ -55,7 +55,7 @@ expect_line "in one sentence" '^favo: n1: .*favo-noded'
 expect_no_line "and does not run on the node" '^n1$'
 expect_nodes_usable
 node n1 'rm -f /run/hold/favo-noded'
-noded_up() { node n1 'test -S /run/favo/noded.sock && favo doctor' | grep -qE '^noded +ok'; }
+noded_up() { node n1 'test -S /run/favo/noded.sock && favo doctor' | grep -qE '^this host +favo-noded +ok'; }
 expect "favo-noded comes back" 0 retry 120 noded_up
 expect_clean
 

@@ -8,6 +8,15 @@ set -eu
 need_favo
 plan 17
 
+# verity WHEN: n1 verifies what its VMs read, or does not.
+verity() {
+	node n1 "sed -i 's/^image_verity.*/image_verity = $1/' /etc/favo/favo.conf
+		pkill -9 -x favo-noded; sleep 0.5"
+	retry 60 node n1 "favo doctor | grep -E '^this host +favo-noded +ok'"
+}
+trap 'exit_code=$?; verity never || :; [ $exit_code != 0 ] || exit $test_failed' EXIT
+verity auto
+
 tree=$lab_dir/home/alice/vtree
 release=$(ls "$lab_dir/guest-kernel/lib/modules")
 rm -rf "$tree" "$lab_dir/home/alice/vmodules"
