@@ -57,7 +57,7 @@ expect "a directory that the user may not enter" 1 login 150 "srun -N1 $vm --vm-
 expect_line "fails the job with a reason" 'vm0: boot: /home/bob/private: Permission denied; check --vm-mount'
 
 rm -f "$lab_home/alice/files/started"
-job=$(login 60 "sbatch --parsable -N1 -o kill.out $vm --wrap 'touch files/started; sleep 600'")
+job=$(login 60 "sbatch --parsable -N1 -w n1 -o kill.out $vm --wrap 'touch files/started; sleep 600'")
 gone() { ! login 20 "squeue -h -j $job" | grep -q .; }
 expect "a job with files" 0 retry 150 started
 expect "the death of its file server" 0 node n1 'pkill -KILL virtiofsd'
