@@ -44,6 +44,9 @@ static const struct favo_opt rows[] = {
 
 	STR("image-admins", "NAME,...", image_admins, "",
 	    "users, and groups written @GROUP, who may change the site's images"),
+	STR("node-admins", "NAME,...", node_admins, "",
+	    "users, and groups written @GROUP, who may change nodes and roll images out; "
+	    "they can run programs as favod's user"),
 	SIZE("image-quota", "SIZE", image_quota_bytes, "20G",
 	     "what a user's own images may take in the store; 0: users push none"),
 

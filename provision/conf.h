@@ -30,6 +30,7 @@ struct favo_conf {
 	char *site_kernel;
 	char *site_modules;
 	char *image_admins;
+	char *node_admins;
 	uint64_t image_quota_bytes;
 	char *image_key;
 	char *image_pub;

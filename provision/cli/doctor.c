@@ -118,25 +118,29 @@ static void all_nodes(struct favo_cli *cli, json_t *results)
 	favo_autojson json_t *reply = NULL;
 	struct favo_err err = {0};
 	const json_t *nodes, *node;
-	size_t i, before, good = 0;
+	size_t i, before, good = 0, agents = 0;
 
 	if (get_nodes(cli, &reply, &err) < 0)
 		return; /* the check of favod said so */
 	nodes = json_object_get(reply, "nodes");
 	json_array_foreach(nodes, i, node)
 	{
+		/* in the database, but no agent of it ever reported */
+		if (!json_object_get(node, "version"))
+			continue;
+		agents++;
 		before = json_array_size(results);
 		show_node(node, number_of(reply, "now"), false, results);
 		good += json_array_size(results) == before;
 	}
-	if (json_array_size(nodes) == 0)
+	if (agents == 0)
 		favo_doctor_add(results, "nodes", "report", FAVO_CHECK_FAULT,
 				"on each compute node: systemctl start favo-noded",
 				"no node has reported to favod");
 	else
 		favo_doctor_add(results, "nodes", "report",
 				good ? FAVO_CHECK_GOOD : FAVO_CHECK_NOTE, NULL,
-				"%zu of %zu are well", good, json_array_size(nodes));
+				"%zu of %zu are well", good, agents);
 }
 
 static int one_node(struct favo_cli *cli, const char *name, json_t *results,

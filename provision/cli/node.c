@@ -40,6 +40,8 @@ static int print_nodes(const json_t *reply, struct favo_err *err)
 
 	json_array_foreach(nodes, i, n)
 	{
+		if (!json_object_get(n, "version"))
+			continue;
 		snprintf(vms, sizeof(vms), "%" JSON_INTEGER_FORMAT,
 			 json_integer_value(json_object_get(n, "vms")));
 		print_age(age, sizeof(age),

@@ -18,6 +18,7 @@
 #include "provision/conf.h"
 #include "provision/favod/node_health.h"
 #include "provision/favod/limit.h"
+#include "provision/favod/nodes.h"
 #include "provision/favod/registry.h"
 #include "provision/grant.h"
 
@@ -31,6 +32,7 @@ struct favo_favod {
 	struct favo_registry *registry;
 	struct favo_limit *limit;
 	struct favo_node_health *health;
+	struct favo_nodes *nodes;
 	struct favo_tracker *tracker;
 	int64_t started; /* seconds since 1970 */
 };
@@ -73,6 +75,7 @@ extern const struct favo_route favo_push_routes[];
 extern const struct favo_route favo_cluster_routes[];
 extern const struct favo_route favo_swarm_routes[];
 extern const struct favo_route favo_prefetch_routes[];
+extern const struct favo_route favo_node_routes[];
 
 /* routes_image.c: answer that the store has no such image, with near names. */
 void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char *text);
@@ -96,6 +99,9 @@ int favo_policy_may_change(struct favo_favod *d, uid_t uid, gid_t gid,
  */
 int favo_policy_may_run(struct favo_favod *d, const struct favo_grant *grant,
 			struct favo_err *err);
+
+/* policy.c: may this user change nodes? root and those of node_admins. */
+bool favo_policy_is_node_admin(struct favo_favod *d, uid_t uid, gid_t gid);
 
 /* routes_swarm.c: nodes that fetch together. Runs threads when conf says so. */
 int favo_tracker_open(struct favo_tracker **out, const struct favo_conf *conf,

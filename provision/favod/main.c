@@ -157,9 +157,10 @@ static int open_all(struct favo_favod *d, struct favo_err *err)
 	favo_autofree char *dir = favo_asprintf("%s/favod", d->conf.state_dir);
 	favo_autofree char *path =
 		favo_asprintf("%s/favod/registry.db", d->conf.state_dir);
+	favo_autofree char *nodes = favo_asprintf("%s/favod/nodes.db", d->conf.state_dir);
 	int ret;
 
-	if (!dir || !path)
+	if (!dir || !path || !nodes)
 		return favo_fail(err, ENOMEM, "favod: %m");
 	d->started = time(NULL);
 	d->limit = favo_limit_new(RATE_PER_S, BURST);
@@ -177,6 +178,8 @@ static int open_all(struct favo_favod *d, struct favo_err *err)
 				      err);
 	if (ret == 0)
 		ret = favo_registry_open(&d->registry, path, err);
+	if (ret == 0)
+		ret = favo_nodes_open(&d->nodes, nodes, d->store, err);
 	d->health = favo_node_health_new();
 	if (ret == 0 && !d->health)
 		ret = favo_fail(err, ENOMEM, "allocate the nodes' health");
@@ -186,6 +189,7 @@ static int open_all(struct favo_favod *d, struct favo_err *err)
 static void close_all(struct favo_favod *d)
 {
 	favo_node_health_free(d->health);
+	favo_nodes_close(d->nodes);
 	favo_registry_close(d->registry);
 	favo_store_close(d->store);
 	favo_grant_key_free(d->key);

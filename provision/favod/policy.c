@@ -111,6 +111,16 @@ int favo_policy_may_change(struct favo_favod *d, uid_t uid, gid_t gid,
 			 name->name, user, slash ? slash + 1 : name->name);
 }
 
+bool favo_policy_is_node_admin(struct favo_favod *d, uid_t uid, gid_t gid)
+{
+	char user[64];
+
+	if (uid == 0)
+		return true;
+	return favo_policy_user(uid, user, sizeof(user), NULL) == 0 &&
+	       is_listed(d->conf.node_admins, user, gid);
+}
+
 int favo_policy_may_run(struct favo_favod *d, const struct favo_grant *grant,
 			struct favo_err *err)
 {

@@ -33,7 +33,7 @@ int favo_registry_add_grant(struct favo_registry *reg, const struct favo_grant *
 
 /*
  * Take a node's whole state: version and an array of VMs (docs/api-favod.md,
- * PUT /v1/nodes). VMs of the node that are not in it have ended. All or
+ * report of a node). VMs of the node that are not in it have ended. All or
  * nothing; -EINVAL names what is wrong with the report.
  */
 int favo_registry_report(struct favo_registry *reg, const char *node, const char *version,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Routes of virtual clusters: grants for users, reports from nodes, and what
- * runs where.
+ * Routes of virtual clusters: grants for users, and what runs where. Nodes
+ * report it (routes_node.c).
  */
 #include "config.h"
 #include "provision/favod/favod.h"
@@ -155,74 +155,6 @@ static void post_grant(struct favo_favod *d, struct favo_call *call)
 				 (json_int_t)g.expires));
 }
 
-/* The node's word on itself, once its report was taken. */
-static int put_health(struct favo_favod *d, const char *node, const json_t *body,
-		      struct favo_err *err)
-{
-	json_t *checks = NULL;
-	uint64_t node_ms = 0;
-	int ret = 0;
-
-	if (json_object_get(body, "checks"))
-		ret = favo_json_array(&checks, body, "checks", err);
-	if (ret == 0 && json_object_get(body, "time_ms"))
-		ret = favo_json_u64(&node_ms, body, "time_ms", 0, INT64_MAX, err);
-	if (ret == 0)
-		ret = favo_node_health_put(d->health, node, checks, (int64_t)node_ms,
-					   favo_realtime_ns() / 1000000, err);
-	return ret;
-}
-
-static void put_node(struct favo_favod *d, struct favo_call *call)
-{
-	favo_autojson json_t *body = NULL;
-	struct favo_err err = {0};
-	const char *version;
-	json_t *vms;
-	int ret;
-
-	if (!favo_is_name(call->tail, "-_.", 253)) {
-		favo_call_error(call, MHD_HTTP_BAD_REQUEST, NULL, NULL,
-				"\"%.100s\" is no name of a node", call->tail);
-		return;
-	}
-	ret = favo_json_parse(&body, call->body, call->len, &err);
-	if (ret == 0)
-		ret = favo_json_str(&version, body, "version", &err);
-	if (ret == 0)
-		ret = favo_json_array(&vms, body, "vms", &err);
-	if (ret == 0)
-		ret = favo_registry_report(d->registry, call->tail, version, vms,
-					   time(NULL), &err);
-	if (ret == 0)
-		ret = put_health(d, call->tail, body, &err);
-	if (ret < 0)
-		favo_call_fail(call, &err);
-	else
-		favo_call_json(call, MHD_HTTP_OK, json_pack("{s:b}", "ok", 1));
-}
-
-static void list_nodes(struct favo_favod *d, struct favo_call *call)
-{
-	struct favo_err err = {0};
-	json_t *list = NULL, *node;
-	size_t i;
-
-	if (favo_registry_nodes(d->registry, &list, &err) < 0) {
-		favo_call_fail(call, &err);
-		return;
-	}
-	json_array_foreach(list, i, node)
-	{
-		favo_node_health_add(d->health,
-				     json_string_value(json_object_get(node, "name")),
-				     node);
-	}
-	favo_call_json(call, MHD_HTTP_OK,
-		       json_pack("{s:I s:o}", "now", (json_int_t)time(NULL), "nodes",
-				 list));
-}
-
 static void list_vcs(struct favo_favod *d, struct favo_call *call)
 {
 	const char *all = MHD_lookup_connection_value(call->connection,
@@ -262,8 +194,6 @@ static void show_vc(struct favo_favod *d, struct favo_call *call)
 const struct favo_route favo_cluster_routes[] = {
 	{"GET", "/v1/version", 0, false, get_version},
 	{"POST", "/v1/grants", 8u << 10, false, post_grant},
-	{"PUT", "/v1/nodes/", 1u << 20, true, put_node},
-	{"GET", "/v1/nodes", 0, false, list_nodes},
 	{"GET", "/v1/vcs", 0, false, list_vcs},
 	{"GET", "/v1/vcs/", 0, false, show_vc},
 	{0},

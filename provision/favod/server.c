@@ -87,6 +87,8 @@ void favo_call_fail(struct favo_call *call, const struct favo_err *err)
 		status = MHD_HTTP_BAD_REQUEST;
 	else if (err->code == EACCES || err->code == EDQUOT)
 		status = MHD_HTTP_FORBIDDEN;
+	else if (err->code == EEXIST || err->code == EBUSY)
+		status = MHD_HTTP_CONFLICT;
 	else if (err->code == ENOSPC)
 		status = MHD_HTTP_INSUFFICIENT_STORAGE;
 	if (status == MHD_HTTP_INTERNAL_SERVER_ERROR)
@@ -110,8 +112,8 @@ static const struct favo_route *find_route(const char *method, const char *path,
 					   const char **tail, bool *known)
 {
 	static const struct favo_route *const tables[] = {
-		favo_image_routes, favo_push_routes, favo_cluster_routes,
-		favo_swarm_routes, favo_prefetch_routes};
+		favo_image_routes, favo_push_routes,	 favo_cluster_routes,
+		favo_swarm_routes, favo_prefetch_routes, favo_node_routes};
 
 	*known = false;
 	for (size_t t = 0; t < FAVO_ARRAY_SIZE(tables); t++) {

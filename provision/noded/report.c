@@ -91,8 +91,8 @@ static int send_report(struct noded *nd, const char *node, const json_t *body,
 	ret = favo_http_new(&http, &params, err);
 	if (ret < 0)
 		return ret;
-	snprintf(path, sizeof(path), "/v1/nodes/%s", node);
-	return favo_http_json(http, "PUT", path, body, NULL, err);
+	snprintf(path, sizeof(path), "/v1/nodes/%s/report", node);
+	return favo_http_json(http, "POST", path, body, NULL, err);
 }
 
 /* What was sent of the ended VMs need not be sent again. */

@@ -103,9 +103,9 @@ expect 201 "$(send POST /v1/grants '{"image":"tiny:v1","cpus":2,"mem_mb":512,"pe
 
 # What nodes report is what users see.
 vm='{"job":12,"index":0,"name":"vm0","address":"10.128.0.1","uid":1000,"grant":"aaaa","state":"ready","timeline":{"image_ms":10,"boot_ms":20,"network_ms":300,"ready_ms":400}}'
-expect 200 "$(send PUT /v1/nodes/n1 "{\"version\":\"0.1.0\",\"vms\":[$vm]}")" "a node reports"
-expect 400 "$(send PUT /v1/nodes/n1 '{"version":"0.1.0","vms":[{"job":0}]}')" "a bad report" 'vms[0]'
-expect 400 "$(send PUT '/v1/nodes/n1;rm' '{"version":"0.1.0","vms":[]}')" "a bad node name" "no name of a node"
+expect 200 "$(send POST /v1/nodes/n1/report "{\"version\":\"0.1.0\",\"vms\":[$vm]}")" "a node reports"
+expect 400 "$(send POST /v1/nodes/n1/report '{"version":"0.1.0","vms":[{"job":0}]}')" "a bad report" 'vms[0]'
+expect 400 "$(send POST '/v1/nodes/n1;rm/report' '{"version":"0.1.0","vms":[]}')" "a bad node name" "no name of a node"
 "$favo" vc ls >"$favod_dir/out" && grep -Eq '^ *12 .* ready ' "$favod_dir/out" ||
 	fail "vc ls: $(cat "$favod_dir/out")"
 "$favo" vc show 12 >"$favod_dir/out" &&
@@ -121,9 +121,9 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	$other "$favo" vc show 12 >"$favod_dir/out" 2>&1 && fail "a stranger sees the cluster"
 	grep -q 'job 12 has no virtual cluster' "$favod_dir/out" || fail "$(cat "$favod_dir/out")"
 	printf '{"version":"1","vms":[]}' >"$favod_dir/body"
-	cred=$(printf 'PUT\n/v1/nodes/n1\n%s' "$(sha256sum <"$favod_dir/body" | cut -d' ' -f1)" |
+	cred=$(printf 'POST\n/v1/nodes/n1/report\n%s' "$(sha256sum <"$favod_dir/body" | cut -d' ' -f1)" |
 		$other munge --socket="$favod_dir/m/sock" | tr -d '\n')
-	expect 403 "$(send_raw PUT /v1/nodes/n1 "$favod_dir/body" "$cred")" \
+	expect 403 "$(send_raw POST /v1/nodes/n1/report "$favod_dir/body" "$cred")" \
 		"others see and report nothing" "only root"
 else
 	ok "others see and report nothing # SKIP not root"

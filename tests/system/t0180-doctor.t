@@ -183,7 +183,7 @@ sed -i "s|^state_dir.*|state_dir = $d/state|; s|^favod_url.*|favod_url = http://
 version=$("$build/provision/cli/favo" --version | sed 's/.* //')
 now=$(date +%s)000
 put() {
-	status=$(send PUT "/v1/nodes/$1" "$2")
+	status=$(send POST "/v1/nodes/$1/report" "$2")
 	[ "$status" = 200 ] || fail "report of $1: status $status: $(cat "$d/reply")"
 }
 put w1 "{\"version\":\"$version\",\"vms\":[],\"time_ms\":$now}"
