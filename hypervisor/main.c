@@ -99,7 +99,7 @@ static const struct favo_opt table[] = {
 	FAVO_OPT_FN("pmem", "SPEC", add_pmems, FAVO_FROM_CLI,
 		    "path=P|fd=N: image file as read-only persistent memory"),
 	FAVO_OPT_FN("net", "SPEC", add_nets, FAVO_FROM_CLI,
-		    "tap=NAME|fd=N[,vhost=N|auto|off][,mac=MAC]"),
+		    "tap=NAME|fd=N[,vhost=N|auto|off][,mac=MAC][,model=virtio|vmxnet3]"),
 	FAVO_OPT_FN("vsock", "SPEC", add_vsocks, FAVO_FROM_CLI, "cid=N[,fd=N]"),
 	FAVO_OPT_FN("fs", "SPEC", add_fss, FAVO_FROM_CLI,
 		    "socket=P|fd=N,tag=NAME[,queues=N]: shared directory (virtiofsd)"),

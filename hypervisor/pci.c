@@ -333,3 +333,8 @@ int favo_pci_add(struct favo_pci_device *dev, struct favo_err *err)
 	bus->devs[dev->devfn] = dev;
 	return 0;
 }
+
+struct favo_pci_device *favo_pci_device_at(const struct favo_pci_bus *bus, uint8_t devfn)
+{
+	return bus->devs[devfn];
+}

@@ -192,6 +192,9 @@ void favo_pci_ioevent_del(struct favo_pci_device *dev, unsigned bar, int fd);
 /* Give the finished device to the bus; its BARs get addresses. */
 int favo_pci_add(struct favo_pci_device *dev, struct favo_err *err);
 
+/* The device at devfn, or NULL. */
+struct favo_pci_device *favo_pci_device_at(const struct favo_pci_bus *bus, uint8_t devfn);
+
 /* ---- while it runs ---------------------------------------------------- */
 
 /* Fire an MSI-X vector; dropped when MSI-X is off or the number is bad. */

@@ -13,7 +13,7 @@ struct favo_vm;
 
 /* path=P|fd=N[,ro][,overlay=P|overlay-fd=N][,id=S] */
 int favo_disk_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
-/* tap=NAME|fd=N[,vhost=N|auto|off][,mac=xx:xx:xx:xx:xx:xx] */
+/* tap=NAME|fd=N[,vhost=N|auto|off][,mac=xx:xx:xx:xx:xx:xx][,model=virtio|vmxnet3] */
 int favo_net_add(struct favo_vm *vm, const char *spec, struct favo_err *err);
 /* cid=N[,fd=N] */
 int favo_vsock_add(struct favo_vm *vm, const char *spec, struct favo_err *err);

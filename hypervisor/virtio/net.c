@@ -18,11 +18,13 @@
 #include "common/str.h"
 #include "common/util.h"
 #include "hypervisor/virtio/devices.h"
+#include "hypervisor/virtio/net_spec.h"
 #include "hypervisor/virtio/spec.h"
 #include "hypervisor/virtio/tap.h"
 #include "hypervisor/virtio/vhost.h"
 #include "hypervisor/virtio/virtio.h"
 #include "hypervisor/vm.h"
+#include "hypervisor/vmxnet3/device.h"
 
 #define RX 0
 #define TX 1
@@ -322,34 +324,13 @@ static const struct favo_virtio_ops net_ops = {
 
 /* ---- set-up -------------------------------------------------------------- */
 
-struct net_spec {
-	const char *tap, *fd, *vhost, *mac, *mtu;
-};
-
-static int parse_mac(uint8_t mac[6], const char *text, struct favo_err *err)
-{
-	bool good = strlen(text) == 17;
-
-	for (unsigned i = 0; good && i < 6; i++) {
-		const char pair[3] = {text[3 * i], text[3 * i + 1], '\0'};
-
-		good = favo_hex_decode(&mac[i], 1, pair, NULL) == 0 &&
-		       text[3 * i + 2] == (i < 5 ? ':' : '\0');
-	}
-	if (!good)
-		return favo_fail(err, EINVAL, "\"%s\" is no MAC address", text);
-	if (mac[0] & 1)
-		return favo_fail(err, EINVAL, "%s is a multicast address", text);
-	return 0;
-}
-
 static int open_vhost(struct net *net, const char *how, struct favo_loop *loop,
 		      struct favo_err *err)
 {
-	bool automatic = !how || strcmp(how, "auto") == 0;
+	bool automatic = !*how || strcmp(how, "auto") == 0;
 	int fd = -1, ret;
 
-	if (how && strcmp(how, "off") == 0)
+	if (strcmp(how, "off") == 0)
 		return 0;
 	if (automatic) {
 		fd = net->tap.is_tap ? open("/dev/vhost-net", O_RDWR | O_CLOEXEC) : -1;
@@ -394,63 +375,41 @@ static void set_config(struct net *net, const uint8_t mac[6], uint16_t mtu)
 		net->dev.offered &= ~FAVO_VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF);
 }
 
-static int set_up(struct net *net, const char *text, struct favo_loop *loop,
-		  struct favo_err *err)
-{
-	favo_autofree char *copy = strdup(text);
-	struct net_spec spec = {0};
-	const struct favo_spec_key keys[] = {
-		{.name = "tap", .value = &spec.tap},
-		{.name = "fd", .value = &spec.fd},
-		{.name = "vhost", .value = &spec.vhost},
-		{.name = "mac", .value = &spec.mac},
-		{.name = "mtu", .value = &spec.mtu},
-	};
-	uint8_t mac[6] = {0x02, 0xfa, 0, 0, 0, 1};
-	uint64_t mtu = 0;
-	int fd, ret;
-
-	net->bounce = malloc(FRAME_MAX);
-	if (!copy || !net->bounce)
-		return favo_fail(err, ENOMEM, "allocate device");
-	ret = favo_spec_parse(copy, keys, FAVO_ARRAY_SIZE(keys), err);
-	if (ret == 0 && !spec.tap == !spec.fd)
-		ret = favo_fail(err, EINVAL, "one of tap=NAME and fd=N is needed");
-	if (ret == 0 && spec.mac)
-		ret = parse_mac(mac, spec.mac, err);
-	if (ret == 0 && spec.mtu)
-		ret = favo_parse_u64(&mtu, spec.mtu, 68, UINT16_MAX, err);
-	if (ret < 0)
-		return ret;
-	if (spec.tap) {
-		ret = favo_tap_open(&net->tap, spec.tap, err);
-	} else {
-		ret = favo_spec_fd(&fd, spec.fd, err);
-		if (ret == 0)
-			ret = favo_tap_init(&net->tap, fd, err);
-	}
-	if (ret == 0)
-		ret = open_vhost(net, spec.vhost, loop, err);
-	if (ret == 0)
-		set_config(net, mac, mtu ? (uint16_t)mtu : net->tap.mtu);
-	return ret;
-}
-
-int favo_net_add(struct favo_vm *vm, const char *spec, struct favo_err *err)
+static int add_virtio(struct favo_vm *vm, struct favo_net_spec *spec,
+		      struct favo_err *err)
 {
 	struct net *net = calloc(1, sizeof(*net));
-	int ret;
+	int ret = 0;
 
 	if (!net)
 		return favo_fail(err, ENOMEM, "allocate device");
-	net->tap.fd = -1;
+	net->tap = spec->tap;
+	spec->tap.fd = -1;
 	net->vhost.fd = -1;
 	net->dev.nqueues = 2;
 	net->dev.queue_size = QUEUE_SIZE;
-	ret = set_up(net, spec, vm->loop, err);
+	net->bounce = malloc(FRAME_MAX);
+	if (!net->bounce)
+		ret = favo_fail(err, ENOMEM, "allocate device");
 	if (ret == 0)
+		ret = open_vhost(net, spec->vhost, vm->loop, err);
+	if (ret == 0) {
+		set_config(net, spec->mac, spec->mtu);
 		ret = favo_virtio_add(&net->dev, vm, &net_ops, err);
+	}
 	if (ret < 0)
 		net_free(&net->dev);
+	return ret;
+}
+
+int favo_net_add(struct favo_vm *vm, const char *text, struct favo_err *err)
+{
+	struct favo_net_spec spec;
+	int ret = favo_net_spec_open(&spec, text, err);
+
+	if (ret == 0)
+		ret = spec.vmxnet3 ? favo_vmxnet3_add(vm, &spec, err)
+				   : add_virtio(vm, &spec, err);
+	favo_net_spec_close(&spec);
 	return ret;
 }
