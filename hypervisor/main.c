@@ -20,6 +20,7 @@
 #include "hypervisor/control.h"
 #include "hypervisor/jail.h"
 #include "hypervisor/probe.h"
+#include "hypervisor/pvrdma.h"
 #include "hypervisor/snapshot.h"
 #include "hypervisor/virtio/devices.h"
 #include "hypervisor/vm.h"
@@ -34,7 +35,7 @@ struct list {
 
 struct options {
 	char *name, *kvm, *kernel, *cmdline, *console, *serial, *control, *events,
-		*hugepages, *restore;
+		*hugepages, *restore, *pvrdma;
 	uint64_t cpus, mem;
 	bool jail, rng, balloon, prealloc, shared, tune, probe;
 	struct list initrds, disks, nets, vsocks, fss, pmems;
@@ -100,6 +101,8 @@ static const struct favo_opt table[] = {
 		    "path=P|fd=N: image file as read-only persistent memory"),
 	FAVO_OPT_FN("net", "SPEC", add_nets, FAVO_FROM_CLI,
 		    "tap=NAME|fd=N[,vhost=N|auto|off][,mac=MAC][,model=virtio|vmxnet3]"),
+	STR("pvrdma", "SPEC", pvrdma, NULL,
+	    "hca-fd=N[,mac=MAC]: RDMA beside a network card of model vmxnet3"),
 	FAVO_OPT_FN("vsock", "SPEC", add_vsocks, FAVO_FROM_CLI, "cid=N[,fd=N]"),
 	FAVO_OPT_FN("fs", "SPEC", add_fss, FAVO_FROM_CLI,
 		    "socket=P|fd=N,tag=NAME[,queues=N]: shared directory (virtiofsd)"),
@@ -188,7 +191,7 @@ static int make_vm(struct program *p, struct favo_err *err)
 		.ncpus = (unsigned)FAVO_MIN(o->cpus, 1u << 16),
 		.mem = {.size = o->mem,
 			.prealloc = o->prealloc,
-			.shared = o->shared || o->fss.n},
+			.shared = o->shared || o->fss.n || o->pvrdma},
 		.serial_fd = -1,
 	};
 	int ret;
@@ -277,6 +280,11 @@ static int add_devices(struct program *p, struct favo_err *err)
 	}
 	ret = ret ? ret : add_all(p->vm, "disk", &o->disks, favo_disk_add, err);
 	ret = ret ? ret : add_all(p->vm, "net", &o->nets, favo_net_add, err);
+	if (ret == 0 && o->pvrdma) {
+		ret = favo_pvrdma_add(p->vm, o->pvrdma, err);
+		if (ret < 0)
+			return favo_wrap(err, ret, "--pvrdma %s", o->pvrdma);
+	}
 	ret = ret ? ret : add_all(p->vm, "vsock", &o->vsocks, favo_vsock_add, err);
 	ret = ret ? ret : add_all(p->vm, "fs", &o->fss, favo_fs_add, err);
 	if (ret == 0 && o->rng)

@@ -501,3 +501,11 @@ struct favo_pci_device *favo_vmxnet3_find(struct favo_vm *vm, const uint8_t mac[
 	}
 	return NULL;
 }
+
+void favo_vmxnet3_mac(const struct favo_pci_device *card, uint8_t mac[6])
+{
+	const struct vmxnet3 *dev =
+		favo_container_of((struct favo_pci_device *)card, struct vmxnet3, pci);
+
+	memcpy(mac, dev->permanent_mac, sizeof(dev->permanent_mac));
+}
