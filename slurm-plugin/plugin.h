@@ -18,6 +18,8 @@
 #include <slurm/spank.h>
 
 #define FAVO_VALUE_MAX 2048
+/* In the environment of a --multi-prog step: srun has prepared its file. */
+#define FAVO_MULTI_PROG "FAVO_STEP_MULTI_PROG"
 
 /* One row of the option table; the values travel as text. */
 enum favo_plugin_opt {
@@ -62,6 +64,14 @@ int favo_node_boot(const struct favo_plugin *p, spank_t sp);
 
 /* step.c: a task, as the user, right before its exec. */
 int favo_step_task(const struct favo_plugin *p, spank_t sp);
+
+/*
+ * multi_prog.c: the text of a --multi-prog file with the launcher before each
+ * program that has not got it yet; the caller frees; NULL without memory.
+ */
+char *favo_multi_prog_rewrite(const char *config, const char *launcher);
+/* Is there a program, and the launcher before every one? */
+bool favo_multi_prog_is_ours(const char *config, const char *launcher);
 
 /*
  * noded.c: one request line to favo-noded and the first line of its answer.

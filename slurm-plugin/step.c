@@ -60,14 +60,16 @@ int favo_step_task(const struct favo_plugin *p, spank_t sp)
 	if (!p->given[FAVO_PO_IMAGE] && !favo_job_has_vms(p, job) &&
 	    !has_job_env(sp, JOB_GRANT))
 		return 0;
-	if (has_job_env(sp, "FAVO_STEP_MULTI_PROG"))
-		refuse(sp, "--multi-prog does not work with --vm-image in this version; "
-			   "start "
-			   "one srun per program, at once with --exact");
 	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 ||
 	    !argv || !argv[0])
 		refuse(sp, "Slurm gives no command to run in the guest");
 	snprintf(path, sizeof(path), "%s/favo-task", p->libexec);
+	if (has_job_env(sp, FAVO_MULTI_PROG)) {
+		if (argc > 1 && argv[1] && favo_multi_prog_is_ours(argv[1], path))
+			return 0;
+		refuse(sp, "--multi-prog: srun did not prepare its file for virtual "
+			   "machines; is Favo's plugin in plugstack.conf of that host?");
+	}
 	launcher = strdup(path);
 	if (!launcher ||
 	    spank_setenv(sp, "FAVO_TASK_ARGV0", argv[0], 1) != ESPANK_SUCCESS)

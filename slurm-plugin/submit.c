@@ -296,21 +296,33 @@ static bool is_multi_prog(int argc)
 	return false;
 }
 
+/*
+ * The argv that S_JOB_ARGV hands out is what srun sends to the nodes; of a
+ * --multi-prog step, its second word is the text of the file.
+ */
 int favo_submit_step(struct favo_plugin *p, spank_t sp)
 {
+	char launcher[sizeof(p->libexec) + 16];
 	char **argv = NULL;
+	char *text;
 	int argc = 0;
 
 	if (!p->given[FAVO_PO_IMAGE] && !has_env(JOB_GRANT))
 		return 0;
 	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS)
 		return 0;
-	if (!is_multi_prog(argc))
+	if (!is_multi_prog(argc)) {
+		unsetenv(FAVO_MULTI_PROG);
 		return 0;
-	slurm_error("favo: --multi-prog does not work with --vm-image in this version; "
-		    "start one "
-		    "srun per program, at once with --exact");
-	/* For an optional plugin: then the task refuses. */
-	setenv("FAVO_STEP_MULTI_PROG", "1", 1);
-	return -1;
+	}
+	/* The tasks look whether it was done, and refuse to run without. */
+	setenv(FAVO_MULTI_PROG, "1", 1);
+	snprintf(launcher, sizeof(launcher), "%s/favo-task", p->libexec);
+	text = argc > 1 && argv[1] ? favo_multi_prog_rewrite(argv[1], launcher) : NULL;
+	if (!text) {
+		slurm_error("favo: --multi-prog: Slurm gives no text of the file");
+		return -1;
+	}
+	argv[1] = text;
+	return 0;
 }

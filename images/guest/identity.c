@@ -250,18 +250,26 @@ int favo_identity_setup(const char *root, const struct favo_guest_config *config
 	return ret;
 }
 
+/*
+ * The host's time was written down before the guest's kernel ran, on a busy
+ * node long before. So a clock that is later is a better one: with kvm-clock
+ * the kernel has the host's time. One that is behind, or far ahead, is none.
+ */
+bool favo_clock_is_wrong(int64_t now_ns, int64_t least_ns)
+{
+	return now_ns < least_ns - 2000000000LL || now_ns > least_ns + 3600000000000LL;
+}
+
 void favo_clock_setup(const struct favo_guest_config *config)
 {
 	struct timespec up;
-	int64_t want, off;
+	int64_t want;
 
 	if (!config->time_ns)
 		return;
 	clock_gettime(CLOCK_BOOTTIME, &up);
 	want = config->time_ns + up.tv_sec * 1000000000LL + up.tv_nsec;
-	off = want - favo_realtime_ns();
-	/* With kvm-clock the kernel has the host's time already, and better. */
-	if (off > -2000000000LL && off < 2000000000LL)
+	if (!favo_clock_is_wrong(favo_realtime_ns(), want))
 		return;
 	if (clock_settime(CLOCK_REALTIME,
 			  &(struct timespec){.tv_sec = want / 1000000000LL,

@@ -32,6 +32,8 @@ int favo_net_setup(const struct favo_guest_config *config,
 int favo_identity_setup(const char *root, const struct favo_guest_config *config,
 			struct favo_err *err) favo_must_check;
 void favo_clock_setup(const struct favo_guest_config *config);
+/* Is a clock wrong that shows now, when it is at least as late as least? */
+bool favo_clock_is_wrong(int64_t now_ns, int64_t least_ns);
 
 /* report.c: phases to the host, sent again when the connection breaks. */
 struct favo_report;

@@ -112,6 +112,19 @@ static bool goes_into_guest(const char *entry)
 	return strchr(entry, '=') && entry[0] != '=' && !starts_any(entry, host_only);
 }
 
+/*
+ * From guest to guest: its search paths and directories are those of the same
+ * image, a script that sets LD_LIBRARY_PATH means its programs.
+ */
+static bool goes_on(const char *entry)
+{
+	static const char *const never[] = {
+		"FAVO_",   "SLURM_SPANK_FAVO", "SPANK_FAVO", "PMIX_",
+		"PMI_FD=", "HOSTNAME=",	       NULL};
+
+	return strchr(entry, '=') && entry[0] != '=' && !starts_any(entry, never);
+}
+
 /* "PMIX_SERVER_URI2=pmix-server.7;tcp4://127.0.0.1:4711" to prefix and port. */
 static int pmix_port(const char *entry)
 {
@@ -202,7 +215,7 @@ int favo_task_env(struct favo_run *run, struct favo_task *task, char *const *env
 			ret = push(&out, strdup(*e));
 	/* What a process in a guest had set when it called srun or sbatch. */
 	for (char *const *e = env; ret == 0 && *e; e++)
-		if (starts(*e, CARRIED) && goes_into_guest(*e + strlen(CARRIED)))
+		if (starts(*e, CARRIED) && goes_on(*e + strlen(CARRIED)))
 			ret = set(&out, *e + strlen(CARRIED));
 	if (ret == 0)
 		ret = add_pmix(run, task, &out, env);
@@ -227,7 +240,8 @@ static const char *const command_private[] = {
 
 /* What belongs to the step of this task and not to a new one. */
 static const char *const step_private[] = {
-	"PMI_", "PMIX_", "FAVO_TASK_", "FAVO_SESSION=", "FAVO_COMMAND_", CARRIED, NULL,
+	"PMI_",		 "PMIX_",	  "FAVO_TASK_", "FAVO_STEP_",
+	"FAVO_SESSION=", "FAVO_COMMAND_", CARRIED,	NULL,
 };
 
 static bool same_in(char *const *env, const char *entry)

@@ -273,6 +273,11 @@ static int read_task(struct session *s, char **argv, struct favo_err *err)
 	t->local = env_number("SLURM_LOCALID", 0);
 	t->program = getenv("FAVO_TASK_ARGV0");
 	t->argv = argv;
+	/* The program is a word of ours there: see slurm-plugin/multi_prog.c. */
+	if (getenv("FAVO_STEP_MULTI_PROG") && !t->program && argv[0] && argv[1]) {
+		t->argv = argv + 1;
+		t->program = argv[1];
+	}
 	if (!t->program || !*t->program || !t->job)
 		return favo_fail(err, EINVAL,
 				 "favo-task is started by Slurm's plugin, not by hand");

@@ -19,7 +19,7 @@ if [ -z "${FAVO_TEST_INSIDE:-}" ]; then
 	exec unshare --net --uts --pid --ipc --mount --fork --mount-proc --kill-child "$0"
 fi
 . "$top/tests/lib/favod.sh"
-plan 35
+plan 37
 
 # ---- a site ----------------------------------------------------------------
 hostname ctl
@@ -57,7 +57,8 @@ favod_start
 ln -s "$build/slurm-plugin/favo-submit" "$d/libexec/favo-submit"
 cat >"$d/libexec/favo-task" <<'END'
 #!/bin/sh
-program=$FAVO_TASK_ARGV0
+program=${FAVO_TASK_ARGV0:-}
+[ -n "$program" ] || { [ -n "$FAVO_STEP_MULTI_PROG" ] && program=$1 && shift; }
 unset FAVO_TASK_ARGV0
 echo "guest $SLURM_PROCID"
 exec "$program" "$@"
@@ -151,7 +152,7 @@ check "a plain sbatch" 0 '^plain$'
 ok "asks neither favod nor favo-noded"
 
 # ---- srun --------------------------------------------------------------------
-user 'srun -N2 --vm-image=tiny sh -c "echo ran; exit 3"'
+user 'srun -N2 -K0 --vm-image=tiny sh -c "echo ran; exit 3"'
 check "srun --vm-image keeps the exit code" 3 '^ran$'
 check "its tasks run through favo-task" 3 '^guest 1$'
 settle
@@ -210,10 +211,13 @@ user 'srun --vm-image=tinny echo ran-on-the-node'
 check "the same with an optional plugin" 1 'there is no image'
 nothing "does not run on the node" '^ran-on-the-node'
 plug required
-printf '0 echo multi\n' >"$d/home/multi.conf"
-user 'srun --vm-image=tiny --multi-prog multi.conf'
-check "--multi-prog" 1 'multi-prog does not work with --vm-image'
-nothing "does not run on the node" '^multi'
+printf '# programs\n0 echo first  %%t\n1-2 echo second %%o\n' >"$d/home/multi.conf"
+user 'srun -n3 --overcommit -l --vm-image=tiny --multi-prog multi.conf'
+check "--multi-prog" 0 '^0: first 0$'
+check "gives each rank its program" 0 '^2: second 1$'
+check "and each runs through favo-task" 0 '^2: guest 2$'
+user 'FAVO_STEP_MULTI_PROG=1 srun --vm-image=tiny echo ran-on-the-node'
+nothing "a variable does not bring a task out of its VM" '^ran-on-the-node$'
 settle
 
 # ---- daemons down -----------------------------------------------------------------

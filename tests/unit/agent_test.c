@@ -676,7 +676,9 @@ static void task_environment(void **state)
 		"PMI_FD=11",
 		"FAVO_GUEST_ENV_PATH=/guest/bin",
 		"FAVO_GUEST_ENV_X=1 2",
-		"FAVO_GUEST_ENV_LD_PRELOAD=y",
+		"FAVO_GUEST_ENV_LD_LIBRARY_PATH=/guest/lib",
+		"FAVO_GUEST_ENV_PMIX_RANK=9",
+		"FAVO_GUEST_ENV_FAVO_TASK_ARGV0=y",
 		NULL,
 	};
 	struct favo_run *run = calloc(1, sizeof(*run));
@@ -694,6 +696,8 @@ static void task_environment(void **state)
 	assert_null(favo_env_get(run->env, "FAVO_TASK_ARGV0"));
 	assert_null(favo_env_get(run->env, "SLURM_SPANK_FAVO_GRANT"));
 	assert_null(favo_env_get(run->env, "LD_PRELOAD"));
+	/* What was set in a guest is for guests. */
+	assert_string_equal(favo_env_get(run->env, "LD_LIBRARY_PATH"), "/guest/lib");
 	assert_null(favo_env_get(run->env, "PMIX_SERVER_URI2"));
 	assert_null(favo_env_get(run->env, "PMIX_DSTORE_21_BASE_PATH"));
 	assert_null(favo_env_get(run->env, "TMPDIR"));

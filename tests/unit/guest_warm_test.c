@@ -12,6 +12,7 @@
 
 #include "common/util.h"
 #include "images/guest/guest_config.h"
+#include "images/guest/init.h"
 
 #define CONFIG_TEXT                                                                      \
 	"{\"format\":1,\"hostname\":\"vm0\",\"job\":12,\"index\":0,"                     \
@@ -77,11 +78,26 @@ static void seed_config(void **state)
 	assert_non_null(strstr(err.msg, "seed: not 128 hex digits"));
 }
 
+/* A slow start makes the kernel's own clock later than the one written down. */
+static void clock_of_a_slow_start(void **state)
+{
+	const int64_t s = 1000000000LL, written = 1700000000 * s;
+
+	(void)state;
+	assert_false(favo_clock_is_wrong(written, written));
+	assert_false(favo_clock_is_wrong(written + 7 * s, written));
+	assert_false(favo_clock_is_wrong(written - s, written));
+	assert_true(favo_clock_is_wrong(written - 3 * s, written));
+	assert_true(favo_clock_is_wrong(60 * s, written));
+	assert_true(favo_clock_is_wrong(written + 86400 * s, written));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(warm_config),
 		cmocka_unit_test(seed_config),
+		cmocka_unit_test(clock_of_a_slow_start),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -572,6 +572,7 @@ static void test_stepd_boots(void **state)
 
 static uint32_t task_step;
 static bool task_option, task_grant, task_multi;
+static char task_config[512];
 static int task_number;
 
 static int scene_task(void)
@@ -587,7 +588,7 @@ static int scene_task(void)
 	snprintf(host->words[0], sizeof(host->words[0]), "hostname");
 	snprintf(host->words[1], sizeof(host->words[1]), "-f");
 	host->argv[0] = host->words[0];
-	host->argv[1] = host->words[1];
+	host->argv[1] = *task_config ? task_config : host->words[1];
 	if (favo_world_start() || (task_option && host_give("vm-image", "debian12")))
 		return 100;
 	if (task_grant)
@@ -611,6 +612,14 @@ static void expect_task(bool in_guest)
 		assert_string_equal(host_get(host->env, "FAVO_TASK_ARGV0"), "hostname");
 	else
 		assert_null(host_get(host->env, "FAVO_TASK_ARGV0"));
+}
+
+/* slurmstepd has made the task's argv of the file: nothing is changed. */
+static void expect_multi_task(void)
+{
+	assert_int_equal(favo_world_in_child(scene_task), 0);
+	assert_string_equal(host->argv0, "hostname");
+	assert_null(host_get(host->env, "FAVO_TASK_ARGV0"));
 }
 
 static void test_tasks(void **state)
@@ -638,18 +647,45 @@ static void test_tasks(void **state)
 	task_multi = true;
 	assert_int_equal(favo_world_in_child(scene_task), 1);
 	assert_string_equal(host->argv0, "");
+	snprintf(task_config, sizeof(task_config), "0 %s/favo-task echo\n",
+		 favo_world.dir);
+	expect_multi_task();
+	snprintf(task_config, sizeof(task_config),
+		 "# none\n\n 0-1\t%s/favo-task echo a \\\n0 b\n*  %s/favo-task %%t\n",
+		 favo_world.dir, favo_world.dir);
+	expect_multi_task();
+	snprintf(task_config, sizeof(task_config), "0 %s/favo-task echo\n1 hostname\n",
+		 favo_world.dir);
+	assert_int_equal(favo_world_in_child(scene_task), 1);
+	snprintf(task_config, sizeof(task_config), "0 %s/favo-taskx\n", favo_world.dir);
+	assert_int_equal(favo_world_in_child(scene_task), 1);
+	snprintf(task_config, sizeof(task_config), "# nothing\n");
+	assert_int_equal(favo_world_in_child(scene_task), 1);
 }
 
 /* srun's own command line is read: this program is started again as srun. */
 static int scene_multi_prog(void)
 {
+	char wanted[1024];
+	int ret;
+
 	host_reset(S_CTX_LOCAL);
 	if (favo_world_start() || host_give("vm-image", "debian12"))
 		return 100;
 	host->argc = 2; /* Slurm counts the file's content */
-	if (favo_world_call("slurm_spank_local_user_init") == 0)
-		return 0;
-	return getenv("FAVO_STEP_MULTI_PROG") ? 9 : 101;
+	host->argv[0] = "prog.conf";
+	host->argv[1] = "0 a\n# 1 b\n\n1-2\tb c\\\nd\n3 e";
+	snprintf(
+		wanted, sizeof(wanted),
+		"0 %s/favo-task a\n# 1 b\n\n1-2\t%s/favo-task b c\\\nd\n3 %s/favo-task e",
+		favo_world.dir, favo_world.dir, favo_world.dir);
+	if (favo_world_call("slurm_spank_local_user_init") != 0)
+		return 101;
+	if (!getenv("FAVO_STEP_MULTI_PROG"))
+		return strncmp(host->argv[1], "0 a\n", 4) ? 102 : 0;
+	ret = strcmp(host->argv[1], wanted) ? 103 : 9;
+	free(host->argv[1]); /* as srun never does */
+	return ret;
 }
 
 static int as_srun(char **argv)
@@ -666,7 +702,7 @@ static int as_srun(char **argv)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000;
 }
 
-static void test_multi_prog_is_refused(void **state)
+static void test_multi_prog(void **state)
 {
 	char *with[] = {"srun", "-n2", "--multi-prog", "prog.conf", NULL};
 	char *shortened[] = {"srun", "--multi", "-n2", "prog.conf", NULL};
@@ -705,7 +741,7 @@ int main(void)
 		TEST(test_epilog),
 		TEST(test_stepd_boots),
 		TEST(test_tasks),
-		TEST(test_multi_prog_is_refused),
+		TEST(test_multi_prog),
 	};
 
 	if (getenv("FAVO_TEST_SRUN")) {
