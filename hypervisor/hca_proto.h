@@ -152,7 +152,8 @@ _Static_assert(sizeof(struct favo_hca_shared) % 4096 == 0, "whole pages");
 
 /*
  * favo-vmm: note a trapped doorbell. Returns whether favo-hca must be kicked,
- * i.e. 1 written to the kick eventfd. Under the caller's lock.
+ * i.e. 1 written to the kick eventfd. Under the caller's lock. "Poll" only tells
+ * that the guest polls: it wakes nobody and does not fill the ring.
  */
 static inline bool favo_hca_bell_push(struct favo_hca_shared *s, uint32_t offset,
 				      uint32_t value)
@@ -160,6 +161,11 @@ static inline bool favo_hca_bell_push(struct favo_hca_shared *s, uint32_t offset
 	uint32_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
 	uint32_t tail = atomic_load_explicit(&s->tail, memory_order_acquire);
 
+	/* CQ register with POLL and neither ARM nor ARM_SOL. */
+	bool poll = offset % FAVO_HCA_UAR_SIZE == 4 && value >> 29 == 4;
+
+	if (poll && head - tail >= FAVO_HCA_BELLS / 2)
+		return false;
 	if (head - tail >= FAVO_HCA_BELLS) {
 		atomic_store(&s->overflow, 1);
 	} else {
@@ -167,5 +173,5 @@ static inline bool favo_hca_bell_push(struct favo_hca_shared *s, uint32_t offset
 		/* Sequentially consistent: pairs with the check after sleeping = 1. */
 		atomic_store(&s->head, head + 1);
 	}
-	return atomic_load(&s->sleeping) && atomic_exchange(&s->sleeping, 0);
+	return !poll && atomic_load(&s->sleeping) && atomic_exchange(&s->sleeping, 0);
 }
