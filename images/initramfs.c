@@ -24,22 +24,28 @@
 static const struct {
 	const char *name;
 	bool required;
+	const char *pci; /* "vendor:device": load it only when the guest has got it */
+	const char *with; /* leave it out when the kernel has not this one */
 } wanted[] = {
-	{"virtio_pci", true},
-	{"vmw_vsock_virtio_transport", true},
-	{"virtio_blk", true},
+	{.name = "virtio_pci", .required = true},
+	{.name = "vmw_vsock_virtio_transport", .required = true},
+	{.name = "virtio_blk", .required = true},
 	/* libcrc32c asks the crypto core for "crc32c" while it loads. */
-	{"crc32c_intel", false},
-	{"crc32c_generic", false},
-	{"erofs", true},
-	{"overlay", true},
-	{"virtio_net", false},
-	{"af_packet", false},
-	{"virtio_console", false},
-	{"virtio_rng", false},
-	{"virtiofs", false},
-	{"pvpanic_pci", false},
-	{"pvpanic_mmio", false},
+	{.name = "crc32c_intel"},
+	{.name = "crc32c_generic"},
+	{.name = "erofs", .required = true},
+	{.name = "overlay", .required = true},
+	{.name = "virtio_net"},
+	{.name = "af_packet"},
+	{.name = "virtio_console"},
+	{.name = "virtio_rng"},
+	{.name = "virtiofs"},
+	{.name = "pvpanic_pci"},
+	{.name = "pvpanic_mmio"},
+	/* vmw_pvrdma gives up when vmxnet3 has not bound its card yet. */
+	{.name = "vmxnet3", .pci = "15ad:07b0"},
+	{.name = "vmw_pvrdma", .pci = "15ad:0820"},
+	{.name = "rdma_ucm", .pci = "15ad:0820", .with = "vmw_pvrdma"},
 };
 
 struct builder {
@@ -80,7 +86,7 @@ static char *find_line(char *text, const char *name)
 }
 
 /* Add the module at path, unless it is there already. */
-static int add_module(struct builder *b, const char *path, size_t len,
+static int add_module(struct builder *b, const char *path, size_t len, const char *pci,
 		      struct favo_err *err)
 {
 	const char *slash = memrchr(path, '/', len);
@@ -88,6 +94,7 @@ static int add_module(struct builder *b, const char *path, size_t len,
 	favo_autofree char *full = NULL, *packed = NULL;
 	favo_autofree void *data = NULL;
 	char target[NAME_MAX + 32], line[NAME_MAX + 64], *grown;
+	size_t target_len;
 	const struct favo_inode *inode;
 	size_t packed_len = 0, data_len = 0, line_len;
 	const char *ko = memmem(base, (size_t)(path + len - base), ".ko", 3);
@@ -97,9 +104,11 @@ static int add_module(struct builder *b, const char *path, size_t len,
 		return favo_fail(err, EBADMSG, "modules.dep: bad path '%.*s'", (int)len,
 				 path);
 	snprintf(target, sizeof(target), "favo/ko/%.*s.ko", (int)(ko - base), base);
-	line_len = (size_t)snprintf(line, sizeof(line), "/%s\n", target);
-	if (b->list && memmem(b->list, b->list_len, line, line_len))
+	target_len = strlen(target);
+	if (b->list && memmem(b->list, b->list_len, target, target_len))
 		return 0;
+	line_len = (size_t)snprintf(line, sizeof(line), "/%s%s%s\n", target,
+				    pci ? " " : "", pci ? pci : "");
 	full = favo_asprintf("%s/%.*s", b->folder, (int)len, path);
 	if (!full)
 		return favo_fail(err, ENOMEM, "initramfs: out of memory");
@@ -122,7 +131,8 @@ static int add_module(struct builder *b, const char *path, size_t len,
 }
 
 /* Add the modules of a line "module: need need", needs first, last to first. */
-static int add_line(struct builder *b, const char *line, struct favo_err *err)
+static int add_line(struct builder *b, const char *line, const char *pci,
+		    struct favo_err *err)
 {
 	size_t len = strcspn(line, "\n"), name_len = strcspn(line, ":\n");
 	const char *end = line + len, *start;
@@ -136,12 +146,12 @@ static int add_line(struct builder *b, const char *line, struct favo_err *err)
 			start--;
 		if (start == end)
 			break;
-		ret = add_module(b, start, (size_t)(end - start), err);
+		ret = add_module(b, start, (size_t)(end - start), pci, err);
 		if (ret < 0)
 			return ret;
 		end = start;
 	}
-	return add_module(b, line, name_len, err);
+	return add_module(b, line, name_len, pci, err);
 }
 
 static int read_list(struct builder *b, const char *name, char **text,
@@ -168,10 +178,11 @@ static int fill(struct builder *b, struct favo_err *err)
 	    (ret = read_list(b, "modules.builtin", &b->builtin, err)) < 0)
 		return ret;
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(wanted); i++) {
-		if (find_line(b->builtin, wanted[i].name))
+		if (find_line(b->builtin, wanted[i].name) ||
+		    (wanted[i].with && !find_line(b->dep, wanted[i].with)))
 			continue;
 		line = find_line(b->dep, wanted[i].name);
-		ret = line ? add_line(b, line, err) : 0;
+		ret = line ? add_line(b, line, wanted[i].pci, err) : 0;
 		if (ret < 0)
 			return ret;
 		if (!line && wanted[i].required)

@@ -38,6 +38,7 @@ static const struct key {
 	{"cmdline", TEXT, offsetof(struct favo_recipe, cmdline)},
 	{"source", LINES, offsetof(struct favo_recipe, sources)},
 	{"packages", WORDS, offsetof(struct favo_recipe, packages)},
+	{"modules", WORDS, offsetof(struct favo_recipe, modules)},
 	{"exclude", WORDS, offsetof(struct favo_recipe, excludes)},
 	{"run", LINES, offsetof(struct favo_recipe, runs)},
 	{"drop", WORDS, offsetof(struct favo_recipe, drops)},

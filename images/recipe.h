@@ -31,6 +31,7 @@ struct favo_recipe {
 	char *dir; /* folder of the recipe file */
 	char **sources; /* NULL-terminated lists; any may be NULL */
 	char **packages;
+	char **modules; /* folders of the kernel's source, built beside it */
 	char **excludes; /* paths that dpkg never unpacks */
 	char **runs;
 	char **drops;

@@ -94,6 +94,54 @@ static void put_kernel(FILE *f, const char *package)
 	fputc('\n', f);
 }
 
+/*
+ * Modules that the distribution's kernel leaves out, from its own source package:
+ * unpack only their folders, build against the headers of the image's kernel with
+ * the compiler that it was built with, and remove all that was installed for it.
+ */
+static void put_modules(FILE *f, char *const *folders)
+{
+	fputs("in_root '\n"
+	      "release=$(ls /usr/lib/modules)\n"
+	      "version=$(apt-cache show \"linux-image-$release\" |\n"
+	      "	sed -n \"s/^Version: //p\" | head -n 1)\n"
+	      "series=$(echo \"$version\" | sed \"s/^\\([0-9]*\\.[0-9]*\\).*/\\1/\")\n"
+	      "echo \"I: building kernel modules of linux-source-$series...\" >&2\n"
+	      "mkdir /tmp/favo-modules\n"
+	      "cd /tmp/favo-modules\n"
+	      "dpkg-query -W -f \"\\${binary:Package}\\n\" >before\n"
+	      "apt-get -q -y -o APT::Sandbox::User=root install --no-install-recommends "
+	      "\"linux-headers-$release\" make xz-utils >&2\n"
+	      "apt-get -q -o APT::Sandbox::User=root download "
+	      "\"linux-source-$series=$version\" >&2\n"
+	      "source=linux-source-$series\n"
+	      "for folder; do\n"
+	      "	dpkg-deb --fsys-tarfile ./*.deb |\n"
+	      "		tar -xO \"./usr/src/$source.tar.xz\" | xz -dc |\n"
+	      "		tar -x --occurrence=1 \"$source/$folder/\"\n"
+	      "	here=/tmp/favo-modules/$source/$folder\n"
+	      "	make -C \"/usr/src/linux-headers-$release\" M=\"$here\" "
+	      "KCFLAGS=-g0 $(sed -n \"s/^obj-\\$(\\(CONFIG_[A-Z0-9_]*\\)).*/\\1=m/p\" "
+	      "\"$here/Makefile\") modules >&2\n"
+	      "	for ko in \"$here\"/*.ko; do\n"
+	      "		install -D -m 644 \"$ko\" "
+	      "\"/usr/lib/modules/$release/extra/${ko##*/}\"\n"
+	      "	done\n"
+	      "done\n"
+	      "dpkg-query -W -f \"\\${binary:Package}\\n\" |\n"
+	      "	grep -vxFf before | xargs apt-get -q -y purge >&2\n"
+	      "cd /\n"
+	      "rm -r /tmp/favo-modules\n"
+	      "depmod \"$release\"\n"
+	      "' ",
+	      f);
+	for (; *folders; folders++) {
+		put_word(f, *folders);
+		fputc(' ', f);
+	}
+	fputc('\n', f);
+}
+
 static void put_script(FILE *f, const struct favo_recipe *recipe)
 {
 	fputs("#!/bin/sh\nset -eu\nroot=$1\n"
@@ -107,6 +155,8 @@ static void put_script(FILE *f, const struct favo_recipe *recipe)
 	      f);
 	if (recipe->kernel)
 		put_kernel(f, recipe->kernel);
+	if (recipe->kernel && recipe->modules)
+		put_modules(f, recipe->modules);
 	for (size_t i = 0; i < recipe->n_files; i++) {
 		fprintf(f, "install -D -m %o ", recipe->files[i].mode);
 		put_word(f, recipe->files[i].source);

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <linux/module.h>
 #include <stdio.h>
@@ -72,6 +73,26 @@ static int load_module(const char *path, struct favo_err *err)
 	return 0;
 }
 
+/* Is a PCI device "vendor:device", four hexadecimal digits each, there? */
+static bool has_pci(const char *id)
+{
+	favo_autofree char *pattern = favo_asprintf("v0000%.4sd0000%.4s", id, id + 5);
+	glob_t found;
+	bool there = false;
+
+	if (!pattern || strlen(id) != 9 ||
+	    glob("/sys/bus/pci/devices/*/modalias", 0, NULL, &found) != 0)
+		return false;
+	for (size_t i = 0; !there && i < found.gl_pathc; i++) {
+		favo_autofree char *text = NULL;
+
+		there = favo_file_read(found.gl_pathv[i], 4096, &text, NULL, NULL) == 0 &&
+			strcasestr(text, pattern);
+	}
+	globfree(&found);
+	return there;
+}
+
 int favo_load_modules(const char *list, struct favo_err *err)
 {
 	favo_autofree char *text = NULL;
@@ -85,12 +106,15 @@ int favo_load_modules(const char *list, struct favo_err *err)
 	for (char *line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save)) {
 		struct favo_err why = {0};
+		char *id = strchr(line, ' ');
 
+		if (id)
+			*id++ = '\0';
 		/*
 		 * A driver for a device that this guest has not got may refuse;
 		 * what is really missing is named by the step that needs it.
 		 */
-		if (load_module(line, &why) < 0)
+		if ((!id || has_pci(id)) && load_module(line, &why) < 0)
 			favo_log(FAVO_WARN, "%s", why.msg);
 		/* The initramfs is memory: the text of a loaded module is not needed. */
 		unlink(line);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Every virtio device with the drivers of a Debian kernel, on a real /dev/kvm in
 # a lab node: disks with both I/O engines and overlay, entropy, network with and
-# without vhost, vsock, console.
+# without vhost or as vmxnet3, vsock, console.
 set -eu
 . "$(dirname "$0")/../lib/build.sh"
 build=${FAVO_BUILD:-$build_root/gcc}
@@ -33,7 +33,7 @@ fi
 modules=$(echo "$kernel"/lib/modules/*)
 mkdir -p "$stage/root"
 cp "$stage/virtio-init" "$stage/root/init"
-for m in virtio_pci virtio_console virtio_blk virtio-rng virtio_net \
+for m in virtio_pci virtio_console virtio_blk virtio-rng virtio_net vmxnet3 \
 	vmw_vsock_virtio_transport virtiofs; do
 	grep "/$m\.ko:" "$modules/modules.dep" | tr -d : | tr ' ' '\n' | tac
 done | awk '!seen[$0]++' >"$stage/list"

@@ -109,6 +109,11 @@ if ready second vsock; then
 fi
 report second
 
+# The other model of network card, with the stock driver of the same kernel.
+guest vmxnet3 do-net --net "$net,model=vmxnet3" --jail
+net_client vmxnet3
+report vmxnet3
+
 if [ -n "$fs" ]; then
 	if [ "$(cat "$work/shared/from-guest")" = "hello host" ]; then
 		say ok "the host has the guest's file"

@@ -167,14 +167,17 @@ static const char modules_dep[] =
 	"kernel/virtio/virtio_ring.ko kernel/virtio/virtio.ko\n"
 	"kernel/fs/erofs.ko:\n"
 	"kernel/fs/overlay.ko:\n"
-	"kernel/char/virtio-rng.ko: kernel/virtio/virtio.ko\n";
+	"kernel/char/virtio-rng.ko: kernel/virtio/virtio.ko\n"
+	"kernel/net/vmxnet3.ko:\n"
+	"extra/rdma_ucm.ko: extra/ib_core.ko\n"; /* no vmw_pvrdma: left out */
 
 /* A root with os-release, secrets and, if asked for, a kernel. */
 static struct favo_tree *make_system(bool with_kernel)
 {
 	static const char *const modules[] = {
 		"virtio/virtio_pci.ko", "virtio/virtio_ring.ko", "virtio/virtio.ko",
-		"fs/erofs.ko",		"fs/overlay.ko",	 "char/virtio-rng.ko"};
+		"fs/erofs.ko",		"fs/overlay.ko",	 "char/virtio-rng.ko",
+		"net/vmxnet3.ko"};
 	favo_autofree unsigned char *elf = make_elf(true);
 	favo_autofree unsigned char *image = malloc(200000);
 	struct favo_tree *tree = NULL;
@@ -230,7 +233,8 @@ static void test_initramfs(void **state)
 				   "/favo/ko/virtio_pci.ko\n"
 				   "/favo/ko/vmw_vsock_virtio_transport.ko\n"
 				   "/favo/ko/erofs.ko\n/favo/ko/overlay.ko\n"
-				   "/favo/ko/virtio-rng.ko\n";
+				   "/favo/ko/virtio-rng.ko\n"
+				   "/favo/ko/vmxnet3.ko 15ad:07b0\n";
 	favo_autotree struct favo_tree *tree = make_system(true);
 	favo_autocpio struct favo_cpio *cpio = NULL, *none = NULL;
 	struct favo_err err = {0};
@@ -244,6 +248,7 @@ static void test_initramfs(void **state)
 	assert_non_null(memmem(data, len, list, strlen(list)));
 	assert_non_null(memmem(data, len, "favo/ko/virtio-rng.ko\0", 22));
 	assert_non_null(memmem(data, len, "vsock", 5));
+	assert_null(memmem(data, len, "rdma_ucm", 8));
 	assert_ok(favo_tree_remove(
 			  tree, "usr/lib/modules/6.1.0-10-test/kernel/fs/erofs.ko", &err),
 		  &err);
