@@ -68,8 +68,18 @@ void favo_hca_complete(struct hca_cq *cq, const struct pvrdma_cqe *cqe, bool sol
 	tell(cq, solicited || cqe->status != PVRDMA_WC_SUCCESS);
 }
 
+/*
+ * The doorbell is read some time after it was written, so a completion in the
+ * queue may be younger: it is told at once, else its reader sleeps for ever.
+ */
 void favo_hca_arm(struct hca_cq *cq, enum hca_arm arm)
 {
+	if (favo_hca_cq_used(cq) && hca_vm_runs(cq->obj.vm)) {
+		cq->arm = HCA_DISARMED;
+		cq->unsure = false;
+		favo_hca_notify(cq);
+		return;
+	}
 	/* Arming for all completions is not weakened by a later "solicited". */
 	if (arm > cq->arm)
 		cq->arm = arm;

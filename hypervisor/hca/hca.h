@@ -129,7 +129,8 @@ struct hca_uar {
 	enum hca_uar_state state;
 	bool open; /* a context owns it */
 	bool refused; /* favo-vmm could not map it: never asked again */
-	bool arms; /* its owner has used notifications */
+	bool arms; /* its owner armed since it was trapped last */
+	uint32_t stalls, stalls_wanted; /* before it is worth trapping */
 	uint32_t bells; /* trapped since the last arming */
 	uint32_t bells_wanted; /* before it is worth mapping */
 };

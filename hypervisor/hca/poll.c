@@ -13,12 +13,13 @@
  *   arming; an arming that is seen in a mapped page has it trapped again;
  * - a completion while the page is mapped makes its queue "unsure". When the
  *   page is trapped again, which happens before favo-hca sleeps, each unsure queue
- *   is notified once;
+ *   is notified once, and the others count as armed;
  * - an unsure queue whose completions the guest leaves alone for STALL_NS is
- *   notified once as well: its owner may wait for that.
- * So an arming that was overwritten costs STALL_NS at most, and a guest that
- * never arms gets no more than one needless event for each time that it stops
- * polling.
+ *   notified once as well: its owner may wait for that. After a few of these the
+ *   page is trapped, which shows whether its owner arms.
+ * So an arming that was overwritten costs STALL_NS and not the wake-up, and a
+ * guest that never arms gets no more than one needless event for each time that
+ * it stops polling.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -37,6 +38,8 @@
 #define SLOW_TURNS 32u /* mapped pages and cold queue pairs: every so many turns */
 #define BELLS_MIN 128u /* doorbells without arming before a page is mapped */
 #define BELLS_MAX 65536u
+#define STALLS_MIN 4u /* stalls before a page is trapped to see whether it arms */
+#define STALLS_MAX 1024u
 
 uint64_t favo_hca_clock(void)
 {
@@ -171,10 +174,19 @@ static void set_state(struct hca_vm *vm, unsigned uar, enum hca_uar_state state)
 
 static void map_uar(struct hca_vm *vm, unsigned uar)
 {
+	struct hca_uar *u = &vm->uars[uar];
+
 	/* Trapped: no guest writes to the page now. */
 	memset(vm->shared->uars[uar], 0, 16);
-	if (ask(vm, uar, FAVO_HCA_UAR_RAM))
-		set_state(vm, uar, HCA_UAR_TO_RAM);
+	if (!ask(vm, uar, FAVO_HCA_UAR_RAM))
+		return;
+	set_state(vm, uar, HCA_UAR_TO_RAM);
+	/* Who stalls and does not arm, computes: do not look so soon again. */
+	if (!u->arms)
+		u->stalls_wanted =
+			FAVO_MAX(STALLS_MIN, FAVO_MIN(2 * u->stalls_wanted, STALLS_MAX));
+	u->arms = false;
+	u->stalls = 0;
 }
 
 static void trap_uar(struct hca_vm *vm, unsigned uar)
@@ -190,6 +202,7 @@ static void arm(struct hca_vm *vm, unsigned uar, uint32_t value)
 
 	u->bells = 0;
 	u->arms = true;
+	u->stalls_wanted = 1;
 	if (u->state == HCA_UAR_RAM) {
 		u->bells_wanted = FAVO_MIN(2 * u->bells_wanted, BELLS_MAX);
 		trap_uar(vm, uar);
@@ -294,10 +307,13 @@ static void trapped(struct hca_vm *vm, unsigned uar)
 	for (uint32_t i = 0; i < vm->cqs.max; i++) {
 		struct hca_cq *cq = hca_get(&vm->cqs, i);
 
-		if (!cq || cq->obj.ctx != uar || !cq->unsure)
+		if (!cq || cq->obj.ctx != uar)
 			continue;
+		if (cq->unsure)
+			favo_hca_notify(cq);
+		else
+			cq->arm = HCA_ARMED;
 		cq->unsure = false;
-		favo_hca_notify(cq);
 	}
 }
 
@@ -377,6 +393,7 @@ static void check_stalls(struct favo_hca *hca)
 	for (uint32_t i = 0; i < hca->nstalled; i++) {
 		struct hca_cq *cq = hca->stalled[i];
 		struct hca_vm *vm = cq->obj.vm;
+		struct hca_uar *u;
 		uint32_t head;
 
 		if (!hca_vm_runs(vm))
@@ -391,7 +408,8 @@ static void check_stalls(struct favo_hca *hca)
 			cq->unsure = false;
 			stall_del_at(hca, i--);
 			favo_hca_notify(cq);
-			if (vm->uars[cq->obj.ctx].arms)
+			u = &vm->uars[cq->obj.ctx];
+			if (++u->stalls >= u->stalls_wanted)
 				trap_uar(vm, cq->obj.ctx);
 		}
 	}
