@@ -94,7 +94,7 @@ char *favo_multi_prog_rewrite(const char *config, const char *launcher)
 		return NULL;
 	r.out = text;
 	each_program(config, insert, &r);
-	strcpy(r.out, r.from);
+	memcpy(r.out, r.from, strlen(r.from) + 1);
 	return text;
 }
 

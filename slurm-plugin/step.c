@@ -67,8 +67,8 @@ int favo_step_task(const struct favo_plugin *p, spank_t sp)
 	if (has_job_env(sp, FAVO_MULTI_PROG)) {
 		if (argc > 1 && argv[1] && favo_multi_prog_is_ours(argv[1], path))
 			return 0;
-		refuse(sp, "--multi-prog: srun did not prepare its file for virtual "
-			   "machines; is Favo's plugin in plugstack.conf of that host?");
+		refuse(sp, "--multi-prog with --jobid: srun does not know that this job "
+			   "has virtual machines; tell it by --vm-image");
 	}
 	launcher = strdup(path);
 	if (!launcher ||

@@ -298,7 +298,8 @@ static bool is_multi_prog(int argc)
 
 /*
  * The argv that S_JOB_ARGV hands out is what srun sends to the nodes; of a
- * --multi-prog step, its second word is the text of the file.
+ * --multi-prog step, its second word is the text of the file. Whether the job
+ * of srun --jobid has VMs is not known here: its tasks know.
  */
 int favo_submit_step(struct favo_plugin *p, spank_t sp)
 {
@@ -307,8 +308,6 @@ int favo_submit_step(struct favo_plugin *p, spank_t sp)
 	char *text;
 	int argc = 0;
 
-	if (!p->given[FAVO_PO_IMAGE] && !has_env(JOB_GRANT))
-		return 0;
 	if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS)
 		return 0;
 	if (!is_multi_prog(argc)) {
@@ -317,6 +316,8 @@ int favo_submit_step(struct favo_plugin *p, spank_t sp)
 	}
 	/* The tasks look whether it was done, and refuse to run without. */
 	setenv(FAVO_MULTI_PROG, "1", 1);
+	if (!p->given[FAVO_PO_IMAGE] && !has_env(JOB_GRANT))
+		return 0;
 	snprintf(launcher, sizeof(launcher), "%s/favo-task", p->libexec);
 	text = argc > 1 && argv[1] ? favo_multi_prog_rewrite(argv[1], launcher) : NULL;
 	if (!text) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * favo vc: virtual clusters. ls and show come from favod; console and the
- * log of a VM that runs come from the favo-noded of this node.
+ * log of a VM that runs come from the favo-noded of this node; exec and shell
+ * are in vc_exec.c.
  */
-#include "provision/cli/cli.h"
+#include "provision/cli/vc.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -106,9 +107,8 @@ static int run_ls(struct favo_cli *cli, int argc, char **argv, struct favo_err *
 	return args.json ? favo_cli_print_json(reply, err) : print_list(reply, err);
 }
 
-/* Fetch one cluster from favod; word is the job id as typed. */
-static int fetch(json_t **vc, struct favo_cli *cli, const char *word,
-		 struct favo_err *err)
+int favo_cli_vc_fetch(json_t **vc, struct favo_cli *cli, const char *word,
+		      struct favo_err *err)
 {
 	struct favo_http *http;
 	char path[64];
@@ -198,7 +198,7 @@ static int run_show(struct favo_cli *cli, int argc, char **argv, struct favo_err
 	ret = favo_cli_options(&opts, argc, argv, 1, 1, &first, err);
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
-	ret = fetch(&vc, cli, argv[first], err);
+	ret = favo_cli_vc_fetch(&vc, cli, argv[first], err);
 	if (ret < 0)
 		return ret;
 	if (args.json)
@@ -354,7 +354,7 @@ static int run_console(struct favo_cli *cli, int argc, char **argv, struct favo_
 	if (!vm)
 		vm = "vm0";
 	/* Not here: say where. */
-	if (fetch(&vc, cli, argv[first], NULL) == 0 &&
+	if (favo_cli_vc_fetch(&vc, cli, argv[first], NULL) == 0 &&
 	    (member = find_member(vc, vm)) != NULL)
 		return favo_fail(err, ENOENT,
 				 "%s runs on node %s; run this command there (%s)", vm,
@@ -379,7 +379,7 @@ static int run_logs(struct favo_cli *cli, int argc, char **argv, struct favo_err
 	ret = favo_cli_options(&opts, argc, argv, 1, 2, &first, err);
 	if (ret != 0)
 		return ret > 0 ? 0 : ret;
-	ret = fetch(&vc, cli, argv[first], err);
+	ret = favo_cli_vc_fetch(&vc, cli, argv[first], err);
 	if (ret < 0)
 		return ret;
 	json_array_foreach(json_object_get(vc, "members"), i, m)
@@ -419,6 +419,9 @@ static const struct favo_cli_verb verbs[] = {
 	{"console", "[--follow] JOB [VM]", "what a guest wrote to its console",
 	 run_console},
 	{"logs", "JOB [VM]", "why VMs failed, and the end of their consoles", run_logs},
+	{"exec", "JOB VMS COMMAND [ARGUMENT]...", "run a command in VMs of a job",
+	 favo_cli_vc_exec},
+	{"shell", "JOB [VM]", "a shell in a VM of a job", favo_cli_vc_shell},
 	{0},
 };
 

@@ -40,8 +40,8 @@ expect "favod was killed: it comes back and signs" 0 retry 30 back
 
 # ---- multi-prog ------------------------------------------------------------
 login 20 'printf "0 hostname\n" >multi.conf'
-expect "--multi-prog is refused" 1 login 120 "srun -n1 $vm --multi-prog multi.conf"
-expect_line "with what to do" 'multi-prog does not work with --vm-image'
+expect "--multi-prog" 0 login 120 "srun -n1 $vm --multi-prog multi.conf"
+expect_line "runs in the VM" '^vm0$'
 expect_no_line "and nothing ran on the node" '^n[12]$'
 expect "--multi-prog works without VMs" 0 login 30 'srun -n1 --multi-prog multi.conf'
 expect_line "on the node" '^n[12]$'
