@@ -54,7 +54,7 @@ static int listen_path(const char *path, struct favo_err *err)
 
 	if (strlen(path) >= sizeof(sa.sun_path))
 		return favo_fail(err, ENAMETOOLONG, "--listen: path too long: %s", path);
-	strcpy(sa.sun_path, path);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
 	unlink(path);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
 	    listen(fd, BACKLOG) < 0)
