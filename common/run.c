@@ -60,6 +60,8 @@ int favo_run_output(char *const argv[], bool both, int timeout_ms, char *out, si
 {
 	int64_t end_ms = favo_now_ms() + timeout_ms;
 	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t attr;
+	sigset_t none, plain;
 	int p[2], status = 0, ret;
 	bool timely;
 	pid_t pid;
@@ -72,7 +74,16 @@ int favo_run_output(char *const argv[], bool both, int timeout_ms, char *out, si
 	posix_spawn_file_actions_adddup2(&fa, p[1], STDOUT_FILENO);
 	if (both)
 		posix_spawn_file_actions_adddup2(&fa, p[1], STDERR_FILENO);
-	ret = posix_spawnp(&pid, argv[0], &fa, NULL, argv, environ);
+	/* A daemon blocks and ignores signals that its programs may live by. */
+	sigemptyset(&none);
+	sigemptyset(&plain);
+	sigaddset(&plain, SIGPIPE);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setsigdefault(&attr, &plain);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	ret = posix_spawnp(&pid, argv[0], &fa, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&fa);
 	close(p[1]);
 	if (ret) {

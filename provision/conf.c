@@ -47,6 +47,14 @@ static const struct favo_opt rows[] = {
 	STR("node-admins", "NAME,...", node_admins, "",
 	    "users, and groups written @GROUP, who may change nodes and roll images out; "
 	    "they can run programs as favod's user"),
+	STR("rollout-reboot", "COMMAND", rollout_reboot, "",
+	    "reboots node %n into the image %d; empty: the node's power command, or "
+	    "scontrol reboot"),
+	STR("rollout-probe", "COMMAND", rollout_probe, "",
+	    "tells by its exit status whether node %n is well after its reboot"),
+	BOOL("rollout-test", "yes|no", rollout_test, "yes",
+	     "run a job on a node before it is given back to Slurm's users"),
+
 	SIZE("image-quota", "SIZE", image_quota_bytes, "20G",
 	     "what a user's own images may take in the store; 0: users push none"),
 

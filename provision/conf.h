@@ -31,6 +31,9 @@ struct favo_conf {
 	char *site_modules;
 	char *image_admins;
 	char *node_admins;
+	char *rollout_reboot;
+	char *rollout_probe;
+	bool rollout_test;
 	uint64_t image_quota_bytes;
 	char *image_key;
 	char *image_pub;

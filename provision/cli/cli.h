@@ -46,6 +46,7 @@ struct favo_cli_noun {
 extern const struct favo_cli_noun favo_cli_image; /* image.c */
 extern const struct favo_cli_noun favo_cli_vc; /* vc.c */
 extern const struct favo_cli_noun favo_cli_node; /* node.c */
+extern const struct favo_cli_noun favo_cli_rollout; /* rollout.c */
 extern const struct favo_cli_verb favo_cli_doctor; /* doctor.c; a verb alone */
 
 /* Client of the site's favod; cli keeps it. */

@@ -24,6 +24,7 @@ static const struct favo_cli_noun *const nouns[] = {
 	&favo_cli_vc,
 	&favo_cli_image,
 	&favo_cli_node,
+	&favo_cli_rollout,
 };
 
 /* Verbs without a noun. */

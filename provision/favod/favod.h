@@ -23,6 +23,7 @@
 #include "provision/grant.h"
 
 struct favo_tracker;
+struct favo_rollouts;
 
 struct favo_favod {
 	struct favo_conf conf;
@@ -33,6 +34,7 @@ struct favo_favod {
 	struct favo_limit *limit;
 	struct favo_node_health *health;
 	struct favo_nodes *nodes;
+	struct favo_rollouts *rollouts;
 	struct favo_tracker *tracker;
 	int64_t started; /* seconds since 1970 */
 };
@@ -76,6 +78,7 @@ extern const struct favo_route favo_cluster_routes[];
 extern const struct favo_route favo_swarm_routes[];
 extern const struct favo_route favo_prefetch_routes[];
 extern const struct favo_route favo_node_routes[];
+extern const struct favo_route favo_rollout_routes[];
 
 /* routes_image.c: answer that the store has no such image, with near names. */
 void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char *text);

@@ -22,6 +22,7 @@
 #include "common/options.h"
 #include "common/str.h"
 #include "common/util.h"
+#include "provision/favod/rollouts.h"
 
 #define BACKLOG 1024
 #define RATE_PER_S 100
@@ -245,8 +246,11 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 	if (ret == 0)
 		ret = favo_tracker_open(&d->tracker, &d->conf, d->store, err);
 	if (ret == 0)
+		ret = favo_rollouts_start(&d->rollouts, d->nodes, &d->conf, err);
+	if (ret == 0)
 		ret = favo_server_start(&server, d, fd, err);
 	if (ret < 0) {
+		favo_rollouts_stop(favo_steal_ptr(&d->rollouts));
 		favo_tracker_close(favo_steal_ptr(&d->tracker));
 		favo_close(&fd);
 		return ret;
@@ -257,6 +261,8 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 	wait_for_end(d, &set);
 	notify("STOPPING=1");
 	favo_server_stop(server);
+	if (!favo_rollouts_stop(favo_steal_ptr(&d->rollouts)))
+		d->nodes = NULL; /* in use to the end */
 	favo_tracker_close(favo_steal_ptr(&d->tracker));
 	return 0;
 }

@@ -45,7 +45,7 @@ static const char *const migrations[] = {
 	" updated INTEGER NOT NULL);"
 	"CREATE TABLE rollout_nodes(rollout INTEGER NOT NULL, pos INTEGER NOT NULL,"
 	" node TEXT NOT NULL, state TEXT NOT NULL, since INTEGER NOT NULL,"
-	" image TEXT, own TEXT, former TEXT, note TEXT NOT NULL,"
+	" image TEXT, former TEXT, mark TEXT, note TEXT NOT NULL,"
 	" PRIMARY KEY(rollout, pos)) WITHOUT ROWID;",
 };
 #define SCHEMA ((int)FAVO_ARRAY_SIZE(migrations))
