@@ -45,6 +45,8 @@ int favo_hca_vm_new(struct hca_vm **out, struct favo_hca *hca, struct favo_err *
 		return favo_fail(err, -ret, "new VM: %m");
 	}
 	hca->vms[vm->index] = vm;
+	if (hca->vms_end <= vm->index)
+		hca->vms_end = vm->index + 1;
 	*out = vm;
 	return 0;
 }

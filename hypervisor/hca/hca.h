@@ -178,6 +178,7 @@ struct hca_vm {
 
 struct favo_hca {
 	struct hca_vm *vms[HCA_VMS_MAX];
+	unsigned vms_end; /* none was ever at or after it */
 	struct hca_qp **hot; /* queue pairs that are looked at each turn */
 	uint32_t nhot, hot_size;
 	struct hca_cq **stalled; /* see poll.c */

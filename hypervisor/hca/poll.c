@@ -36,6 +36,7 @@
 #define STALL_NS (200 * US)
 #define COLD_SCAN 32u
 #define SLOW_TURNS 32u /* mapped pages and cold queue pairs: every so many turns */
+#define CLOCK_TURNS 8u /* of well below a microsecond each, when idle */
 #define BELLS_MIN 128u /* doorbells without arming before a page is mapped */
 #define BELLS_MAX 65536u
 #define STALLS_MIN 4u /* stalls before a page is trapped to see whether it arms */
@@ -360,7 +361,7 @@ static void nothing(struct hca_vm *vm, unsigned uar)
 
 bool favo_hca_uars_mapped(const struct favo_hca *hca)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++)
+	for (unsigned i = 0; i < hca->vms_end; i++)
 		if (hca->vms[i] && each_mapped(hca->vms[i], nothing))
 			return true;
 	return false;
@@ -368,7 +369,7 @@ bool favo_hca_uars_mapped(const struct favo_hca *hca)
 
 bool favo_hca_uars_trap(struct favo_hca *hca)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++)
+	for (unsigned i = 0; i < hca->vms_end; i++)
 		if (hca->vms[i])
 			each_mapped(hca->vms[i], trap_uar);
 	return !favo_hca_uars_mapped(hca);
@@ -417,7 +418,7 @@ static void check_stalls(struct favo_hca *hca)
 
 static void slow_turn(struct favo_hca *hca)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++) {
+	for (unsigned i = 0; i < hca->vms_end; i++) {
 		struct hca_vm *vm = hca->vms[i];
 
 		if (!vm || !hca_vm_runs(vm))
@@ -437,9 +438,9 @@ void favo_hca_poll_all(struct favo_hca *hca)
 
 bool favo_hca_poll(struct favo_hca *hca)
 {
-	hca->turn++;
-	hca->now_ns = favo_hca_clock();
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++)
+	if (++hca->turn % CLOCK_TURNS == 0)
+		hca->now_ns = favo_hca_clock();
+	for (unsigned i = 0; i < hca->vms_end; i++)
 		if (hca->vms[i] && hca->vms[i]->shared)
 			favo_hca_bells(hca->vms[i]);
 	if (hca->turn % SLOW_TURNS == 0)

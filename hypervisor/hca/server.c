@@ -265,14 +265,14 @@ static int wait_events(struct favo_hca_server *srv, int64_t timeout_us,
 
 static void set_sleeping(struct favo_hca *hca, uint32_t value)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++)
+	for (unsigned i = 0; i < hca->vms_end; i++)
 		if (hca->vms[i] && hca->vms[i]->shared)
 			atomic_store(&hca->vms[i]->shared->sleeping, value);
 }
 
 static bool any_bells(struct favo_hca *hca)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++) {
+	for (unsigned i = 0; i < hca->vms_end; i++) {
 		struct favo_hca_shared *s = hca->vms[i] ? hca->vms[i]->shared : NULL;
 
 		if (s && (atomic_load(&s->head) != atomic_load(&s->tail) ||
@@ -285,7 +285,7 @@ static bool any_bells(struct favo_hca *hca)
 /* A guest's notification ring is full: ask again soon. */
 static bool notify_owed(const struct favo_hca *hca)
 {
-	for (unsigned i = 0; i < HCA_VMS_MAX; i++)
+	for (unsigned i = 0; i < hca->vms_end; i++)
 		if (hca->vms[i] && hca->vms[i]->notify_owed)
 			return true;
 	return false;
