@@ -22,7 +22,6 @@
 #include "common/util.h"
 
 #define HUGE_2M (2ULL << 20)
-#define THP_MIN_MEMORY (4ULL << 30)
 #define PREALLOC_THREADS 8
 #define PREALLOC_MIN_PER_THREAD (256ULL << 20)
 
@@ -75,15 +74,6 @@ static void *map_aligned(uint64_t size, int flags, int fd)
 	return hva;
 }
 
-/*
- * A first touch of a huge page clears 2 MiB. A big guest, which computes, gets
- * that back by fewer TLB misses; a small one starts sooner without.
- */
-static bool wants_thp(const struct favo_memory_opts *opts)
-{
-	return opts->huge == FAVO_HUGE_AUTO && opts->size >= THP_MIN_MEMORY;
-}
-
 static int map_ram(struct favo_memory *mem, const struct favo_memory_opts *opts,
 		   bool huge, struct favo_err *err)
 {
@@ -104,9 +94,10 @@ static int map_ram(struct favo_memory *mem, const struct favo_memory_opts *opts,
 	if (hva == MAP_FAILED)
 		return favo_fail(err, errno, "guest memory: map %llu bytes: %m",
 				 (unsigned long long)opts->size);
+	/* One fault and one TLB entry for 512 pages: a boot takes far fewer faults. */
 	if (!huge)
 		madvise(hva, opts->size,
-			wants_thp(opts) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+			opts->huge == FAVO_HUGE_AUTO ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	madvise(hva, opts->size, MADV_DONTDUMP);
 	mem->regions[0].hva = hva;
 	mem->page_size = huge ? HUGE_2M : FAVO_PAGE_SIZE;

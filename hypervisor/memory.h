@@ -63,7 +63,7 @@ struct favo_memory {
 };
 
 enum favo_hugepages {
-	FAVO_HUGE_AUTO, /* 2 MiB pages when enough are free, else transparent from 4 GiB on */
+	FAVO_HUGE_AUTO, /* 2 MiB pages when enough are free, else transparent ones */
 	FAVO_HUGE_OFF,
 	FAVO_HUGE_ON, /* 2 MiB pages or an error */
 };
