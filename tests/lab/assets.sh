@@ -6,6 +6,8 @@
 #   $LAB/assets/base.cpio         node initramfs without the node's own part
 #   $LAB/guest-kernel/            vmlinux, bzImage, release, lib/modules/RELEASE of
 #                                 Debian's cloud kernel, for guests of our own
+#   $LAB/lean-kernel/             the same of the lean kernel (images/kernel), when
+#                                 something asked for it
 
 ASSETS=$LAB/assets
 # Loaded in the initramfs; the rest comes from the root. libcrc32c, which erofs
@@ -138,6 +140,31 @@ build_guest_kernel() {
 	mkfs.erofs -T 0 "$ASSETS/guest.erofs" "$out.new" || return
 	rm -rf "$out"
 	mv "$out.new" "$out"
+}
+
+# Compiled from Debian's source, by a compiler cache where there is one.
+build_lean_kernel() {
+	local out=$LAB/lean-kernel cc=gcc
+	! command -v ccache >/dev/null || cc="ccache gcc"
+	rm -rf "$out"
+	CC=$cc "$TOP/images/kernel/favo-build-kernel" --work "$LAB/build/kernel" "$out" || return
+	rm -rf "$LAB/build/kernel"
+}
+
+# ensure_lean_kernel: $LAB/lean-kernel (images/kernel). Ten minutes on two cores,
+# so it is for benches, which ask for it, and the other guests boot Debian's.
+ensure_lean_kernel() {
+	local hash
+	mkdir -p "$ASSETS"
+	exec 7>"$ASSETS/lock"
+	flock -n 7 || { say "  waiting for another build in $ASSETS …"; flock 7; }
+	hash=$(inputs_hash "$TOP"/images/kernel/{favo.config,favo-build-kernel})
+	if ! is_built lean-kernel "$hash"; then
+		step "lean guest kernel (ten minutes, once)" "$LAB/logs/build-lean-kernel.log" \
+			build_lean_kernel || return
+		mark_built lean-kernel "$hash"
+	fi
+	exec 7>&-
 }
 
 # ensure_assets: everything above, each part only when it has to be.
