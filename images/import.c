@@ -45,6 +45,7 @@ struct job {
 	json_t *dropped; /* secrets; NULL: none */
 	struct favo_kernel kernel;
 	struct favo_digest kernel_digest, initramfs_digest;
+	json_t *netboot; /* member of that name; NULL: none */
 	struct favo_packed_root root;
 };
 
@@ -211,6 +212,40 @@ static int use_site_boot(struct job *job, struct favo_err *err)
 	return 0;
 }
 
+/*
+ * What real machines need to begin: the kernel file as their firmware takes it,
+ * and modules for their devices.
+ */
+static int put_netboot(struct job *job, const char *modules, struct favo_err *err)
+{
+	const struct favo_inode *inode = favo_tree_find(job->tree, job->kernel.path);
+	favo_autocpio struct favo_cpio *cpio = NULL;
+	favo_autofree char *data = NULL;
+	struct favo_digest kernel, part;
+	char kernel_text[FAVO_DIGEST_TEXT_SIZE], part_text[FAVO_DIGEST_TEXT_SIZE];
+	const void *cpio_data;
+	size_t len, cpio_len;
+	int ret;
+
+	if (!inode)
+		return favo_fail(err, ENOENT, "kernel %s is not in the image",
+				 job->kernel.path);
+	if ((ret = favo_tree_read_all(job->tree, inode, FAVO_KERNEL_MAX, &data, &len,
+				      err)) < 0 ||
+	    (ret = favo_initramfs_build_metal(&cpio, job->tree, modules, err)) < 0 ||
+	    (ret = favo_cpio_finish(cpio, &cpio_data, &cpio_len, err)) < 0 ||
+	    (ret = favo_store_put(job->tx, data, len, &kernel, NULL, err)) < 0 ||
+	    (ret = favo_store_put(job->tx, cpio_data, cpio_len, &part, NULL, err)) < 0)
+		return ret;
+	json_decref(job->netboot);
+	job->netboot = json_pack("{s:{s:s, s:I}, s:{s:s, s:I}}", "kernel", "digest",
+				 favo_digest_format(&kernel, kernel_text), "size",
+				 (json_int_t)len, "initramfs", "digest",
+				 favo_digest_format(&part, part_text), "size",
+				 (json_int_t)cpio_len);
+	return job->netboot ? 0 : favo_fail(err, ENOMEM, "out of memory");
+}
+
 /* The kernel in job->kernel with its modules in the tree; does it fit? */
 static int use_own_kernel(struct job *job, struct favo_err *err)
 {
@@ -225,6 +260,8 @@ static int use_own_kernel(struct job *job, struct favo_err *err)
 		memmove(modules, modules + strlen("usr/"),
 			strlen(modules + strlen("usr/")) + 1);
 	ret = put_boot(job, job->tree, modules, err);
+	if (ret == 0 && job->import->netboot)
+		ret = put_netboot(job, modules, err);
 	if (ret == 0)
 		memcpy(job->result->kernel_source, "image", sizeof("image"));
 	return ret;
@@ -362,6 +399,7 @@ static int commit(struct job *job, int64_t created, struct favo_err *err)
 	if (!manifest ||
 	    (json_object_size(source) &&
 	     json_object_set(manifest, "source", source) < 0) ||
+	    (job->netboot && json_object_set(manifest, "netboot", job->netboot) < 0) ||
 	    (import->extra &&
 	     json_object_update_missing(manifest, (json_t *)import->extra) < 0) ||
 	    (import->config && json_object_size(import->config) &&
@@ -392,6 +430,10 @@ static int run(struct job *job, struct favo_err *err)
 	r->kernel_bytes = job->kernel.len;
 	r->kernel_is_vmlinux = job->kernel.is_vmlinux;
 	memcpy(r->kernel_release, job->kernel.release, sizeof(r->kernel_release));
+	if (job->import->netboot && !job->netboot)
+		return favo_fail(err, EINVAL,
+				 "nodes cannot boot an image without a kernel of its "
+				 "own: install one in it");
 	created = newest(job->tree->root);
 	ret = put_root(job, err);
 	return ret < 0 ? ret : commit(job, created, err);
@@ -410,6 +452,7 @@ int favo_import_tree(struct favo_store *store, struct favo_tree *tree,
 	favo_kernel_fini(&job.kernel);
 	json_decref(job.os);
 	json_decref(job.dropped);
+	json_decref(job.netboot);
 	if (ret == 0) {
 		filled.tree_ms = result->tree_ms;
 		*result = filled;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -33,6 +34,7 @@ struct favo_import {
 	unsigned int partition; /* root of a disk image; 0: look for it */
 	const char *registry_http; /* registries without TLS, "HOST[:PORT],..." */
 	uint64_t max_bytes; /* of a container image's contents; 0: 64 GiB */
+	bool netboot; /* real machines boot it, too: add kernel and drivers for them */
 	favo_progress_fn *progress; /* may be NULL */
 	favo_note_fn *note; /* may be NULL */
 	void *user;

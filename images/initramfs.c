@@ -5,11 +5,12 @@
  * depmod(8)). Soft dependencies are not followed: the few that matter are
  * rows of the table below.
  */
-#include "images/initramfs.h"
+#include "images/initramfs_internal.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,15 +49,6 @@ static const struct {
 	{.name = "rdma_ucm", .pci = "15ad:0820", .with = "vmw_pvrdma"},
 };
 
-struct builder {
-	const struct favo_tree *tree;
-	const char *folder;
-	char *dep, *builtin; /* texts of modules.dep and modules.builtin */
-	struct favo_cpio *cpio;
-	char *list; /* becomes favo/modules */
-	size_t list_len;
-};
-
 /* Does path ("kernel/fs/a-b.ko.xz") hold the module name ("a_b")? */
 static bool is_module(const char *path, size_t len, const char *name)
 {
@@ -72,8 +64,7 @@ static bool is_module(const char *path, size_t len, const char *name)
 	return true;
 }
 
-/* The line of modules.dep, or of modules.builtin, that is about name. */
-static char *find_line(char *text, const char *name)
+char *favo_modules_find(char *text, const char *name)
 {
 	char *end;
 
@@ -85,30 +76,53 @@ static char *find_line(char *text, const char *name)
 	return NULL;
 }
 
-/* Add the module at path, unless it is there already. */
-static int add_module(struct builder *b, const char *path, size_t len, const char *pci,
-		      struct favo_err *err)
+int favo_modules_target(char *target, size_t size, const char *path, size_t len,
+			struct favo_err *err)
 {
 	const char *slash = memrchr(path, '/', len);
 	const char *base = slash ? slash + 1 : path;
-	favo_autofree char *full = NULL, *packed = NULL;
-	favo_autofree void *data = NULL;
-	char target[NAME_MAX + 32], line[NAME_MAX + 64], *grown;
-	size_t target_len;
-	const struct favo_inode *inode;
-	size_t packed_len = 0, data_len = 0, line_len;
 	const char *ko = memmem(base, (size_t)(path + len - base), ".ko", 3);
-	int ret;
 
 	if (!ko || path + len - base > NAME_MAX)
 		return favo_fail(err, EBADMSG, "modules.dep: bad path '%.*s'", (int)len,
 				 path);
-	snprintf(target, sizeof(target), "favo/ko/%.*s.ko", (int)(ko - base), base);
-	target_len = strlen(target);
-	if (b->list && memmem(b->list, b->list_len, target, target_len))
+	snprintf(target, size, "favo/ko/%.*s.ko", (int)(ko - base), base);
+	return 0;
+}
+
+/* Is target in the archive? Where the list has it, or an earlier driver brought it. */
+static int note_target(struct favo_module_builder *b, const char *target, const char *pci,
+		       struct favo_err *err)
+{
+	char line[NAME_MAX + 64], *grown;
+	size_t len = (size_t)snprintf(line, sizeof(line), "/%s%s%s\n", target,
+				      pci ? " " : "", pci ? pci : "");
+
+	if (b->list && memmem(b->list, b->list_len, target, strlen(target)))
 		return 0;
-	line_len = (size_t)snprintf(line, sizeof(line), "/%s%s%s\n", target,
-				    pci ? " " : "", pci ? pci : "");
+	grown = realloc(b->list, b->list_len + len);
+	if (!grown)
+		return favo_fail(err, ENOMEM, "initramfs: out of memory");
+	b->list = grown;
+	memcpy(b->list + b->list_len, line, len);
+	b->list_len += len;
+	return 1;
+}
+
+int favo_modules_add(struct favo_module_builder *b, const char *path, size_t len,
+		     void *user, struct favo_err *err)
+{
+	favo_autofree char *full = NULL, *packed = NULL;
+	favo_autofree void *data = NULL;
+	char target[NAME_MAX + 32];
+	const struct favo_inode *inode;
+	size_t packed_len = 0, data_len = 0;
+	int ret = favo_modules_target(target, sizeof(target), path, len, err);
+
+	if (ret == 0)
+		ret = note_target(b, target, user, err);
+	if (ret <= 0)
+		return ret;
 	full = favo_asprintf("%s/%.*s", b->folder, (int)len, path);
 	if (!full)
 		return favo_fail(err, ENOMEM, "initramfs: out of memory");
@@ -121,18 +135,12 @@ static int add_module(struct builder *b, const char *path, size_t len, const cha
 		    0 ||
 	    (ret = favo_cpio_file(b->cpio, target, 0644, data, data_len, err)) < 0)
 		return favo_wrap(err, ret, "%s", full);
-	grown = realloc(b->list, b->list_len + line_len);
-	if (!grown)
-		return favo_fail(err, ENOMEM, "initramfs: out of memory");
-	b->list = grown;
-	memcpy(b->list + b->list_len, line, line_len);
-	b->list_len += line_len;
 	return 0;
 }
 
-/* Add the modules of a line "module: need need", needs first, last to first. */
-static int add_line(struct builder *b, const char *line, const char *pci,
-		    struct favo_err *err)
+/* A line is "module: need need", the deepest need last. */
+int favo_modules_each(struct favo_module_builder *b, const char *line, favo_module_fn *fn,
+		      void *user, struct favo_err *err)
 {
 	size_t len = strcspn(line, "\n"), name_len = strcspn(line, ":\n");
 	const char *end = line + len, *start;
@@ -146,16 +154,16 @@ static int add_line(struct builder *b, const char *line, const char *pci,
 			start--;
 		if (start == end)
 			break;
-		ret = add_module(b, start, (size_t)(end - start), pci, err);
+		ret = fn(b, start, (size_t)(end - start), user, err);
 		if (ret < 0)
 			return ret;
 		end = start;
 	}
-	return add_module(b, line, name_len, pci, err);
+	return fn(b, line, name_len, user, err);
 }
 
-static int read_list(struct builder *b, const char *name, char **text,
-		     struct favo_err *err)
+int favo_modules_text(struct favo_module_builder *b, const char *name, char **text,
+		      struct favo_err *err)
 {
 	favo_autofree char *path = favo_asprintf("%s/%s", b->folder, name);
 	const struct favo_inode *inode = path ? favo_tree_find(b->tree, path) : NULL;
@@ -169,20 +177,39 @@ static int read_list(struct builder *b, const char *name, char **text,
 	return ret < 0 ? favo_wrap(err, ret, "%s", path) : 0;
 }
 
-static int fill(struct builder *b, struct favo_err *err)
+int favo_modules_begin(struct favo_module_builder *b, const struct favo_tree *tree,
+		       const char *folder, struct favo_err *err)
+{
+	int ret;
+
+	*b = (struct favo_module_builder){.tree = tree, .folder = folder};
+	if ((ret = favo_cpio_new(&b->cpio, err)) < 0 ||
+	    (ret = favo_modules_text(b, "modules.dep", &b->dep, err)) < 0)
+		return ret;
+	return favo_modules_text(b, "modules.builtin", &b->builtin, err);
+}
+
+void favo_modules_end(struct favo_module_builder *b)
+{
+	favo_cpio_free(b->cpio);
+	free(b->dep);
+	free(b->builtin);
+	free(b->list);
+}
+
+static int fill(struct favo_module_builder *b, struct favo_err *err)
 {
 	char *line;
 	int ret;
 
-	if ((ret = read_list(b, "modules.dep", &b->dep, err)) < 0 ||
-	    (ret = read_list(b, "modules.builtin", &b->builtin, err)) < 0)
-		return ret;
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(wanted); i++) {
-		if (find_line(b->builtin, wanted[i].name) ||
-		    (wanted[i].with && !find_line(b->dep, wanted[i].with)))
+		if (favo_modules_find(b->builtin, wanted[i].name) ||
+		    (wanted[i].with && !favo_modules_find(b->dep, wanted[i].with)))
 			continue;
-		line = find_line(b->dep, wanted[i].name);
-		ret = line ? add_line(b, line, wanted[i].pci, err) : 0;
+		line = favo_modules_find(b->dep, wanted[i].name);
+		ret = line ? favo_modules_each(b, line, favo_modules_add,
+					       (void *)(uintptr_t)wanted[i].pci, err)
+			   : 0;
 		if (ret < 0)
 			return ret;
 		if (!line && wanted[i].required)
@@ -195,18 +222,13 @@ static int fill(struct builder *b, struct favo_err *err)
 int favo_initramfs_build(struct favo_cpio **out, const struct favo_tree *tree,
 			 const char *modules, struct favo_err *err)
 {
-	struct builder b = {.tree = tree, .folder = modules};
-	int ret = favo_cpio_new(&b.cpio, err);
+	struct favo_module_builder b;
+	int ret = favo_modules_begin(&b, tree, modules, err);
 
 	if (ret == 0)
 		ret = fill(&b, err);
-	free(b.dep);
-	free(b.builtin);
-	free(b.list);
-	if (ret < 0) {
-		favo_cpio_free(b.cpio);
-		return favo_wrap(err, ret, "initramfs");
-	}
-	*out = b.cpio;
-	return 0;
+	if (ret == 0)
+		*out = favo_steal_ptr(&b.cpio);
+	favo_modules_end(&b);
+	return ret < 0 ? favo_wrap(err, ret, "initramfs") : 0;
 }

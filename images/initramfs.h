@@ -18,3 +18,13 @@
  */
 int favo_initramfs_build(struct favo_cpio **out, const struct favo_tree *tree,
 			 const char *modules, struct favo_err *err);
+
+/*
+ * The same for real machines that boot over the network: /favo/modules holds
+ * what every node needs, /favo/drivers has one line "NAME /path /path" for each
+ * network card and disk controller (in load order), /favo/aliases "PATTERN
+ * NAME" from modules.alias for them. Drivers that the kernel lacks are left
+ * out; -ENOENT when it has no EROFS, overlayfs or loop device.
+ */
+int favo_initramfs_build_metal(struct favo_cpio **out, const struct favo_tree *tree,
+			       const char *modules, struct favo_err *err);

@@ -135,6 +135,8 @@ static int set(struct favo_recipe *recipe, const char *name, const char *value,
 		return favo_fail(err, EINVAL, "%s needs a value", name);
 	if (strcmp(name, "file") == 0)
 		return add_file(recipe, value, err);
+	if (strcmp(name, "netboot") == 0)
+		return favo_parse_bool(&recipe->netboot, value, err);
 	if (strcmp(name, "epoch") == 0)
 		return favo_parse_u64(&recipe->epoch, value, 0, UINT32_MAX, err);
 	for (size_t i = 0; i < FAVO_ARRAY_SIZE(keys); i++) {

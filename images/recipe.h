@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ struct favo_recipe {
 	char *mirror; /* NULL: what this machine uses */
 	char *kernel; /* package; NULL: none */
 	char *cmdline;
+	bool netboot; /* real machines boot it, too */
 	uint64_t epoch; /* no file is newer: SOURCE_DATE_EPOCH */
 	char *dir; /* folder of the recipe file */
 	char **sources; /* NULL-terminated lists; any may be NULL */

@@ -525,6 +525,7 @@ int favo_recipe_build(struct favo_store *store, const struct favo_recipe *recipe
 	full.drop = (const char *const *)recipe->drops;
 	for (full.n_drop = 0; recipe->drops && recipe->drops[full.n_drop];)
 		full.n_drop++;
+	full.netboot |= recipe->netboot;
 	full.source = source;
 	return favo_import_tree(store, tree, &full, result, err);
 }
