@@ -39,6 +39,19 @@ struct favo_conf {
 	char *image_pub;
 	bool image_sign_users;
 	uint64_t source_port;
+	/* favod's boot service */
+	bool netboot;
+	char *boot_interface;
+	uint64_t boot_port;
+	char *boot_dhcp;
+	char *boot_range;
+	char *boot_files;
+	char *boot_loaders;
+	char *boot_cache_label;
+	uint64_t boot_timeout_fetch_ms;
+	uint64_t boot_tries;
+	char *netinit_path;
+	char *dnsmasq_path;
 	/* nodes */
 	char *grant_pub;
 	char *noded_socket;

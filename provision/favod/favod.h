@@ -80,6 +80,10 @@ extern const struct favo_route favo_prefetch_routes[];
 extern const struct favo_route favo_node_routes[];
 extern const struct favo_route favo_rollout_routes[];
 
+/* routes_image.c: the manifest whose digest is call->tail; blobs named in the body. */
+void favo_image_get_manifest(struct favo_favod *d, struct favo_call *call);
+void favo_image_post_blobs(struct favo_favod *d, struct favo_call *call);
+
 /* routes_image.c: answer that the store has no such image, with near names. */
 void favo_image_unknown(struct favo_favod *d, struct favo_call *call, const char *text);
 
@@ -109,6 +113,10 @@ bool favo_policy_is_node_admin(struct favo_favod *d, uid_t uid, gid_t gid);
 /* routes_swarm.c: nodes that fetch together. Runs threads when conf says so. */
 int favo_tracker_open(struct favo_tracker **out, const struct favo_conf *conf,
 		      struct favo_store *store, struct favo_err *err);
+/* Note that this node fetches the image now; answer with token and neighbours. */
+void favo_tracker_answer(struct favo_favod *d, struct favo_call *call,
+			 const struct favo_digest *image, const char *node, uint16_t port,
+			 bool alone);
 void favo_tracker_close(struct favo_tracker *tracker);
 
 /* server.c: start to serve on the given listening socket, which it then owns. */

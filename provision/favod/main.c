@@ -22,6 +22,7 @@
 #include "common/options.h"
 #include "common/str.h"
 #include "common/util.h"
+#include "netboot/boot.h"
 #include "provision/favod/rollouts.h"
 
 #define BACKLOG 1024
@@ -231,6 +232,7 @@ static void wait_for_end(struct favo_favod *d, const sigset_t *set)
 static int serve(struct favo_favod *d, struct favo_err *err)
 {
 	struct favo_server *server = NULL;
+	struct favo_boot *boot = NULL;
 	int fd = -1, ret;
 	sigset_t set;
 
@@ -249,7 +251,12 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 		ret = favo_rollouts_start(&d->rollouts, d->nodes, &d->conf, err);
 	if (ret == 0)
 		ret = favo_server_start(&server, d, fd, err);
+	if (ret == 0) {
+		fd = -1;
+		ret = favo_boot_start(&boot, d, err);
+	}
 	if (ret < 0) {
+		favo_server_stop(server);
 		favo_rollouts_stop(favo_steal_ptr(&d->rollouts));
 		favo_tracker_close(favo_steal_ptr(&d->tracker));
 		favo_close(&fd);
@@ -260,6 +267,7 @@ static int serve(struct favo_favod *d, struct favo_err *err)
 	notify("READY=1");
 	wait_for_end(d, &set);
 	notify("STOPPING=1");
+	favo_boot_stop(boot);
 	favo_server_stop(server);
 	if (!favo_rollouts_stop(favo_steal_ptr(&d->rollouts)))
 		d->nodes = NULL; /* in use to the end */

@@ -134,7 +134,7 @@ static void get_signature(struct favo_favod *d, struct favo_call *call)
 		free(text);
 }
 
-static void get_manifest(struct favo_favod *d, struct favo_call *call)
+void favo_image_get_manifest(struct favo_favod *d, struct favo_call *call)
 {
 	favo_automanifest struct favo_manifest *m = NULL;
 	struct favo_err err = {0};
@@ -288,7 +288,7 @@ static int batch_plan(struct batch *b, const json_t *digests, uint64_t *total,
 	return 0;
 }
 
-static void post_blobs(struct favo_favod *d, struct favo_call *call)
+void favo_image_post_blobs(struct favo_favod *d, struct favo_call *call)
 {
 	static const char *const known[] = {"digests", NULL};
 	favo_autojson json_t *body = NULL;
@@ -354,8 +354,8 @@ const struct favo_route favo_image_routes[] = {
 	{"GET", "/v1/site-boot", 0, false, get_site_boot},
 	{"GET", "/v1/images", 0, false, list_images},
 	{"GET", "/v1/images/", 0, false, show_image},
-	{"GET", "/v1/manifests/", 0, false, get_manifest},
+	{"GET", "/v1/manifests/", 0, false, favo_image_get_manifest},
 	{"GET", "/v1/blobs/", 0, false, get_blob},
-	{"POST", "/v1/blobs", 32u << 10, false, post_blobs},
+	{"POST", "/v1/blobs", 32u << 10, false, favo_image_post_blobs},
 	{0},
 };

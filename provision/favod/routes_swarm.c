@@ -238,13 +238,11 @@ static json_t *track(struct favo_tracker *t, const struct question *q)
 	return list;
 }
 
-static void post_swarm(struct favo_favod *d, struct favo_call *call)
+static void answer(struct favo_favod *d, struct favo_call *call, const struct question *q)
 {
-	favo_autojson json_t *body = NULL;
 	unsigned char token[FAVO_WIRE_TOKEN];
 	char hex[2 * FAVO_WIRE_TOKEN + 1];
 	struct favo_err err = {0};
-	struct question q;
 	int ret;
 
 	if (!d->tracker->sources) {
@@ -252,13 +250,9 @@ static void post_swarm(struct favo_favod *d, struct favo_call *call)
 				NULL, "favod gives no image to several nodes at once");
 		return;
 	}
-	ret = favo_json_parse(&body, call->body, call->len, &err);
+	ret = favo_sources_want(d->tracker->sources, &q->image, &err);
 	if (ret == 0)
-		ret = parse(&q, call, body, &err);
-	if (ret == 0)
-		ret = favo_sources_want(d->tracker->sources, &q.image, &err);
-	if (ret == 0)
-		ret = favo_sources_token(d->tracker->sources, &q.image, token, &err);
+		ret = favo_sources_token(d->tracker->sources, &q->image, token, &err);
 	if (ret < 0) {
 		favo_call_fail(call, &err);
 		return;
@@ -266,7 +260,35 @@ static void post_swarm(struct favo_favod *d, struct favo_call *call)
 	favo_hex_encode(hex, token, sizeof(token));
 	favo_call_json(call, MHD_HTTP_OK,
 		       json_pack("{s:s, s:o}", "token", hex, "neighbours",
-				 track(d->tracker, &q)));
+				 track(d->tracker, q)));
+}
+
+void favo_tracker_answer(struct favo_favod *d, struct favo_call *call,
+			 const struct favo_digest *image, const char *node, uint16_t port,
+			 bool alone)
+{
+	struct question q = {.image = *image, .node = node, .port = port, .alone = alone};
+
+	if (!find_addresses(call, q.address, q.own))
+		favo_call_error(call, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL, NULL,
+				"the connection has no address");
+	else
+		answer(d, call, &q);
+}
+
+static void post_swarm(struct favo_favod *d, struct favo_call *call)
+{
+	favo_autojson json_t *body = NULL;
+	struct favo_err err = {0};
+	struct question q;
+	int ret = favo_json_parse(&body, call->body, call->len, &err);
+
+	if (ret == 0)
+		ret = parse(&q, call, body, &err);
+	if (ret < 0)
+		favo_call_fail(call, &err);
+	else
+		answer(d, call, &q);
 }
 
 const struct favo_route favo_swarm_routes[] = {

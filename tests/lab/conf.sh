@@ -9,7 +9,14 @@ NODE_CPUS=${FAVO_LAB_NODE_CPUS:-2}
 NODE_VCPUS=${FAVO_LAB_NODE_VCPUS:-1}
 NODE_MEM=${FAVO_LAB_NODE_MEM:-4096}
 
-node_address() { echo "$LAB_NET.$((10 + ${1#n}))"; }
+# n1, n2 ... have a root of the lab's; b1, b2 ... are bare and boot over the network.
+node_address() {
+	case $1 in
+	b*) echo "$LAB_NET.$((100 + ${1#b}))" ;;
+	*) echo "$LAB_NET.$((10 + ${1#n}))" ;;
+	esac
+}
+BARE_MEM=${FAVO_LAB_BARE_MEM:-2048}
 
 # write_keys: made once per lab directory; nobody but root reads them.
 write_keys() {
@@ -61,6 +68,9 @@ END
 			"SocketsPerBoard=1 CoresPerSocket=$NODE_CPUS ThreadsPerCore=1" \
 			"RealMemory=$((NODE_MEM - 500))"
 	done >>"$dir/slurm.conf"
+	for ((i = 1; i <= ${LAB_BARE:-0}; i++)); do
+		echo "NodeName=b$i NodeAddr=$(node_address "b$i") CPUs=1 RealMemory=$((BARE_MEM - 600))"
+	done >>"$dir/slurm.conf"
 	echo "PartitionName=debug Nodes=ALL Default=YES State=UP" >>"$dir/slurm.conf"
 	cat >"$dir/cgroup.conf" <<END
 CgroupPlugin=cgroup/v1
@@ -77,6 +87,7 @@ write_hosts() {
 	local i
 	printf '127.0.0.1 localhost\n%s.1 ctl\n' "$LAB_NET"
 	for ((i = 1; i <= $1; i++)); do echo "$LAB_NET.$((10 + i)) n$i"; done
+	for ((i = 1; i <= ${LAB_BARE:-0}; i++)); do echo "$(node_address "b$i") b$i"; done
 }
 
 # Paths are those of the login host.
@@ -87,6 +98,12 @@ write_favo_conf() {
 favod_url = http://ctl:7411
 favod_listen = 0.0.0.0:7411
 image_verity = never
+END
+	[ "${LAB_BARE:-0}" = 0 ] || cat <<END
+netboot = yes
+boot_interface = lab0
+boot_range = $LAB_NET.200-$LAB_NET.220
+image_trust = signed
 END
 	[ ! -d "$LAB/guest-kernel" ] || cat <<END
 site_kernel = /mnt/lab/guest-kernel/vmlinux
@@ -104,7 +121,26 @@ write_etc() {
 	write_favo_conf >"$1/favo/favo.conf"
 	cp -p "$LAB/keys/grant.pub" "$1/favo/grant.pub"
 	cp -p "$LAB/keys/munge.key" "$1/munge/munge.key"
+	[ "${LAB_BARE:-0}" = 0 ] || write_bare_files "$1/favo/netboot" "$2"
 	printf 'export PATH=/opt/favo/bin:/opt/favo/sbin:$PATH\n' >"$1/favo/profile"
+}
+
+# write_bare_files DIR: what bare nodes get from favod when they boot.
+write_bare_files() {
+	local dir=$1 etc=$1/files/all/etc
+	mkdir -p "$etc/slurm" "$dir/secrets/all/etc/munge"
+	# Systemd's control groups and no plugins: the image is not the lab's own root.
+	sed -e '/^PlugStackConfig\|^PrologFlags\|^MpiDefault\|^JobAcctGather\|^SlurmdParameters/d' \
+		-e 's|^ProctrackType=.*|ProctrackType=proctrack/linuxproc|' \
+		-e 's|^TaskPlugin=.*|TaskPlugin=task/none|' \
+		"$LAB/ctl/etc/slurm/slurm.conf" >"$etc/slurm/slurm.conf"
+	write_hosts "$2" >"$etc/hosts"
+	mkdir -p "$etc/tmpfiles.d"
+	printf 'd /var/log/munge 0700 munge munge\n' >"$etc/tmpfiles.d/munge.conf"
+	printf 'node {{name}} at {{address}}\n' >"$etc/favo-node.tmpl"
+	cp -p "$LAB/keys/munge.key" "$dir/secrets/all/etc/munge/munge.key"
+	chown munge:munge "$dir/secrets/all/etc/munge/munge.key"
+	chmod 400 "$dir/secrets/all/etc/munge/munge.key"
 }
 
 # write_node NAME DIR: the node's own part of its initramfs.

@@ -78,6 +78,10 @@ network() {
 		ip tuntap add "tap-n$i" mode tap
 		ip link set "tap-n$i" master lab0 up
 	done
+	for ((i = 1; i <= ${LAB_BARE:-0}; i++)); do
+		ip tuntap add "tap-b$i" mode tap
+		ip link set "tap-b$i" master lab0 up
+	done
 }
 
 # Keeps one program running; the log has its output.
@@ -113,6 +117,19 @@ node() {
 	done
 }
 
+# A bare machine has a network card, perhaps a disk, and nothing to boot from. Its
+# firmware is BIOS with iPXE in the card, or UEFI when $LAB/run/NAME.uefi is there.
+bare() {
+	local name=$1
+	while [ -z "$stop" ]; do
+		if [ -e "$LAB/run/$name.off" ]; then sleep 0.2; continue; fi
+		bare_args "$name" "$BARE_MEM"
+		"${machine[@]}" >>"$LAB/logs/$name.qemu" 2>&1 </dev/null &
+		child=$!
+		while step_running $child && [ -z "$stop" ]; do wait $child || :; done
+	done
+}
+
 mounts
 . "$TOP/tests/lab/machine.sh"
 . "$TOP/tests/lab/conf.sh"
@@ -121,6 +138,7 @@ hostname ctl
 users
 network
 for ((i = 1; i <= nodes; i++)); do node "n$i" 8>&- & done
+for ((i = 1; i <= ${LAB_BARE:-0}; i++)); do bare "b$i" 8>&- & done
 # munged forks when its socket is ready; slurmctld needs it at once.
 munged --key-file=/etc/munge/munge.key --log-file="$LAB/logs/ctl/munged.log" \
 	--seed-file=/run/munge/seed --pid-file=/run/munge/munged.pid 8>&-

@@ -51,6 +51,32 @@ machine_args() {
 	machine_disk root "$ASSETS/root.erofs" ro
 }
 
+# bare_args NAME MEM-MB: fills the array "machine" for a machine that boots over the
+# network from nothing: its card's ROM is iPXE, or with UEFI the firmware does all.
+bare_args() {
+	local name=$1 mac cpu rom=/usr/lib/ipxe/qemu/pxe-e1000e.rom firmware=()
+	mac=52:54:00:77:01:$(printf %02x "${name#b}")
+	if [ "${LAB_ACCEL:=$(has_real_kvm && echo kvm || echo tcg)}" = kvm ]; then
+		cpu=(-accel kvm -cpu host)
+	else
+		cpu=(-accel "tcg,thread=multi" -cpu "max,-svm,-erms,-fsrm,-xsave,-avx,-avx2,-fma,-f16c,-vaes,-pku,-mpx")
+	fi
+	if [ -e "$LAB/run/$name.uefi" ]; then
+		cp /usr/share/OVMF/OVMF_VARS.fd "$LAB/run/$name.vars"
+		firmware=(-drive "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd"
+			-drive "if=pflash,format=raw,file=$LAB/run/$name.vars")
+		rom=
+	fi
+	machine=(qemu-system-x86_64 -nodefaults -no-user-config -display none
+		-name "favo-lab-$name" -M q35 "${cpu[@]}" -smp 1 -m "$2" "${firmware[@]}"
+		-chardev "file,id=console,path=$LAB/logs/$name.console,append=on" -serial chardev:console
+		-netdev "tap,id=lab,ifname=tap-$name,script=no,downscript=no,vhost=off"
+		-device "e1000e,netdev=lab,mac=$mac,romfile=$rom,bootindex=1"
+		-device "virtio-rng-pci,disable-legacy=on"
+		-qmp "unix:$LAB/run/$name.qmp,server=on,wait=off")
+	[ ! -s "$LAB/scratch/$name.ext4" ] || machine_disk cache "$LAB/scratch/$name.ext4" rw
+}
+
 # machine_disk SERIAL FILE ro|rw
 machine_disk() {
 	local opts="file=$2,format=raw,if=none,id=$1,file.locking=off"
