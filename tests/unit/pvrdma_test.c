@@ -13,11 +13,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/fd.h"
@@ -104,6 +107,19 @@ static uint32_t rd(struct fixture *f, uint64_t addr)
 static void wr(struct fixture *f, uint64_t addr, uint32_t v)
 {
 	favo_iobus_write(f->vm->mmio, addr, v, 4);
+}
+
+static void put32(struct fixture *f, uint64_t gpa, uint32_t v)
+{
+	assert_int_equal(favo_guest_write(f->vm->mem, gpa, &v, sizeof(v)), 0);
+}
+
+static uint32_t get32(struct fixture *f, uint64_t gpa)
+{
+	uint32_t v;
+
+	assert_int_equal(favo_guest_read(f->vm->mem, gpa, &v, sizeof(v)), 0);
+	return v;
 }
 
 static void set_command(struct fixture *f, uint16_t v)
@@ -389,6 +405,103 @@ static void test_no_snapshot(void **state)
 	assert_non_null(strstr(err.msg, "RDMA"));
 }
 
+/* ---- with the real favo-hca ---------------------------------------------- */
+
+static pid_t start_favo_hca(int *fd)
+{
+	char path[64];
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "favo-hca-test.%d", (int)getpid());
+	memcpy(sa.sun_path, path, strlen(path));
+	*fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	pid = fork();
+	if (pid == 0) {
+		char listen[80];
+
+		snprintf(listen, sizeof(listen), "path=%s", path);
+		execl(FAVO_HCA, FAVO_HCA, "--listen", listen, NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 1000; i++) {
+		if (connect(*fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+			break;
+		usleep(10000);
+	}
+	unlink(path);
+	return pid;
+}
+
+/* Shared region, slots and event rings as the driver sets them up. */
+static void fill_dsr(struct fixture *f, uint64_t dsr)
+{
+	put32(f, dsr, 20);
+	put32(f, dsr + 8, 2 | 1 << 2);
+	put32(f, dsr + 16, (uint32_t)dsr + 0x1000);
+	put32(f, dsr + 24, (uint32_t)dsr + 0x2000);
+	for (unsigned ring = 0; ring < 2; ring++) {
+		uint32_t dir = (uint32_t)dsr + 0x3000 + ring * 0x8000;
+
+		put32(f, dsr + 32 + 16 * ring, 4);
+		put32(f, dsr + 40 + 16 * ring, dir);
+		put32(f, dir, dir + 0x1000);
+		for (unsigned i = 0; i < 4; i++)
+			put32(f, dir + 0x1000 + 8 * i, dir + 0x2000 + 0x1000 * i);
+	}
+}
+
+static void test_with_favo_hca(void **state)
+{
+	static struct fixture f;
+	struct favo_err err = {0};
+	const uint64_t dsr = 0x10000;
+	char spec[64];
+	pid_t pid;
+	int fd;
+
+	(void)state;
+	memset(&f, 0, sizeof(f));
+	assert_int_equal(fake_vm_new(&f.vm, 1 << 20, NULL), 0);
+	add_card(&f);
+	pid = start_favo_hca(&fd);
+	snprintf(spec, sizeof(spec), "hca-fd=%d", fd);
+	if (favo_pvrdma_add(f.vm, spec, &err) < 0)
+		fail_msg("%s", err.msg);
+	f.ecam = FAVO_GPA_ECAM + 4096;
+	set_command(&f, 6);
+	f.regs = rd(&f, f.ecam + 0x14) & ~15u;
+	fill_dsr(&f, dsr);
+	/* CVE-2022-1050: a command before the device is active. */
+	wr(&f, f.regs + 0x10, 0);
+	assert_int_not_equal(rd(&f, f.regs + 0x14), 0);
+	wr(&f, f.regs + 4, (uint32_t)dsr);
+	wr(&f, f.regs + 8, 0);
+	assert_int_equal(rd(&f, f.regs + 0x14), 0);
+	/* Capabilities are there when the write retires: RoCE, a power of two. */
+	assert_true(get32(&f, dsr + 72 + 188) > 0);
+	wr(&f, f.regs + 0x1c, 0);
+	wr(&f, f.regs + 0x0c, 0);
+	assert_int_equal(rd(&f, f.regs + 0x14), 0);
+	/* QUERY_PORT */
+	put32(&f, dsr + 0x1000 + 8, 0);
+	put32(&f, dsr + 0x1000 + 16, 1);
+	wr(&f, f.regs + 0x10, 0);
+	assert_int_equal(rd(&f, f.regs + 0x14), 0);
+	assert_int_equal(get32(&f, dsr + 0x2000 + 8), 0x80000000);
+	assert_int_equal(rd(&f, f.regs + 0x18), 1);
+	wr(&f, f.regs + 0x0c, 2);
+	assert_int_equal(rd(&f, f.regs + 0x14), 0);
+	/* Killed in the middle: an error at once, and the VM lives. */
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	wr(&f, f.regs + 0x0c, 0);
+	assert_int_not_equal(rd(&f, f.regs + 0x14), 0);
+	assert_int_equal(f.vm->end, FAVO_END_NONE);
+	fake_vm_free(f.vm);
+	close(f.card_wire);
+}
+
 static void test_set_up(void **state)
 {
 	static struct fixture f;
@@ -416,11 +529,17 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_introduction), T(test_requests),
-		T(test_response),     T(test_doorbells),
-		T(test_ram_pages),    T(test_bad_events),
-		T(test_death),	      T(test_nonsense),
-		T(test_no_snapshot),  cmocka_unit_test(test_set_up),
+		T(test_introduction),
+		T(test_requests),
+		T(test_response),
+		T(test_doorbells),
+		T(test_ram_pages),
+		T(test_bad_events),
+		T(test_death),
+		T(test_nonsense),
+		T(test_no_snapshot),
+		cmocka_unit_test(test_set_up),
+		cmocka_unit_test(test_with_favo_hca),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
