@@ -10,7 +10,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/fd.h"
 #include "common/log.h"
@@ -186,6 +188,64 @@ static void drop_marks(struct noded *nd)
 	}
 }
 
+/*
+ * The epilog leaves its mark when it cannot reach a daemon. This may be one that
+ * has looked for marks already and does not listen yet.
+ */
+static void take_mark(struct noded *nd, char *name)
+{
+	char *dot = strrchr(name, '.');
+	struct job *job;
+	char path[512];
+	uint32_t id;
+
+	if (!dot || strcmp(dot, ".ended") != 0)
+		return;
+	*dot = '\0';
+	if (!favo_job_name_parse(name, &id))
+		return;
+	pthread_mutex_lock(&nd->lock);
+	job = favo_job_find(nd, id);
+	favo_job_path(nd, id, ".ended", path, sizeof(path));
+	if (!job) {
+		unlink(path);
+	} else if (!job->destroy && access(path, F_OK) == 0) {
+		favo_log(FAVO_INFO, "job %u: ended while favo-noded was away", id);
+		job->destroy = true;
+		favo_noded_changed(nd);
+	}
+	favo_job_unref(job);
+	pthread_mutex_unlock(&nd->lock);
+}
+
+static void marks_ready(struct noded *nd, struct watch *w, uint32_t events)
+{
+	_Alignas(struct inotify_event) char buf[4096];
+	ssize_t n = read(w->fd, buf, sizeof(buf));
+
+	(void)events;
+	for (char *at = buf; n > 0 && at < buf + n;) {
+		struct inotify_event *e = (struct inotify_event *)at;
+
+		if (e->len)
+			take_mark(nd, e->name);
+		at += sizeof(*e) + e->len;
+	}
+}
+
+/* From before the first look at them on, so that none comes in between. */
+static int watch_marks(struct noded *nd, struct favo_err *err)
+{
+	static struct watch w = {.ready = marks_ready};
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/job", nd->conf->run_dir);
+	w.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (w.fd < 0 || inotify_add_watch(w.fd, path, IN_CREATE) < 0)
+		return favo_fail(err, errno, "watch %s: %m", path);
+	return favo_noded_watch(nd, &w, err);
+}
+
 /* ---- what belongs to no job ---- */
 
 static bool is_known(struct noded *nd, uint32_t id)
@@ -266,6 +326,8 @@ int favo_recover_all(struct noded *nd, struct favo_err *err)
 {
 	int ret = make_dirs(nd, err);
 
+	if (ret >= 0)
+		ret = watch_marks(nd, err);
 	if (ret < 0)
 		return ret;
 	drop_marks(nd);

@@ -50,7 +50,7 @@ nothing_left() {
 
 munged_start
 favod_conf
-plan 20
+plan 21
 
 # ---- an image, small but of many chunks ----------------------------------
 tree=$favod_dir/tree
@@ -167,6 +167,12 @@ noded_start
 wait_until "clean-up of job 31" test ! -e "$favod_dir/run/job/31"
 says 32 image_ms || fail "job 32 is lost"
 ok "jobs that ended meanwhile are removed, others stay"
+prepare 34 "$good" >/dev/null
+wait_until "image of job 34" says 34 image_ms
+: >"$favod_dir/run/job/34.ended"
+: >"$favod_dir/run/job/78.ended"
+wait_until "clean-up of job 34" test ! -e "$favod_dir/run/job/34"
+ok "a mark that comes when the daemon has looked for them counts, too"
 destroy 32 >/dev/null
 nothing_left "remains that belong to no job are removed"
 prepare 33 "$good" >/dev/null
