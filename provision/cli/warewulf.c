@@ -18,7 +18,7 @@
 #include "common/util.h"
 
 #define DEPTH_MAX 16
-#define VALUES_MAX 1000000u
+#define VALUES_MAX 300000u
 
 struct reader {
 	yaml_document_t *doc;

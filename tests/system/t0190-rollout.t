@@ -21,7 +21,7 @@ if [ -z "${FAVO_TEST_INSIDE:-}" ]; then
 	exec unshare --net --uts --pid --ipc --mount --fork --mount-proc --kill-child "$0"
 fi
 . "$top/tests/lib/favod.sh"
-plan 22
+plan 23
 
 # ---- a site ----------------------------------------------------------------
 hostname ctl
@@ -168,6 +168,17 @@ run "$favo" node import --warewulf "$d/nodes.conf"
 	"10.1.0.1/24 quiet crashkernel=no rocky-9" ] || fail "w1: $("$favo" node show w1)"
 printf 'nodes: [\n' >"$d/bad.conf"
 refused "a nodes.conf that is no YAML" "bad.conf: line" "$favo" node import --warewulf "$d/bad.conf"
+{
+	echo 'a: &a [x, x, x, x, x, x, x, x, x]'
+	before=a
+	for level in b c d e f g h i; do
+		echo "$level: &$level [*$before, *$before, *$before, *$before, *$before, *$before, *$before, *$before]"
+		before=$level
+	done
+	echo 'nodes: {n1: {tags: *i}}'
+} >"$d/bomb.conf"
+refused "a nodes.conf that would fill the memory" "too much of it" \
+	timeout 20 "$favo" node import --warewulf "$d/bomb.conf"
 run "$favo" node rm w1
 cat >"$d/editor" <<'END'
 #!/bin/sh
