@@ -7,14 +7,21 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "config.h"
+#include "common/fd.h"
 #include "common/http.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/util.h"
 #include "provision/noded/noded.h"
 
 #define TIMEOUT_MS 5000
+#define BOOTED_MAX 65536
 #define HEARTBEAT_MS 30000
 #define GATHER_MS 200 /* changes come in bursts */
 #define BACKOFF_FIRST_MS 2000
@@ -57,10 +64,53 @@ json_t *favo_report_vm(const struct job *job, bool ended)
 	return obj;
 }
 
+/*
+ * The image that this node runs as its own system: what booted it left word
+ * of it in run_dir, which does not outlive a boot. Nodes that came up by
+ * themselves have no such file.
+ */
+static json_t *booted_digest(const struct noded *nd)
+{
+	favo_autofree char *path = favo_asprintf("%s/booted.json", nd->conf->run_dir);
+	favo_autofree char *text = NULL;
+	favo_autojson json_t *file = NULL;
+	struct favo_err err = {0};
+	const char *digest;
+	size_t len;
+	int ret;
+
+	if (!path || access(path, F_OK) < 0)
+		return NULL;
+	ret = favo_file_read(path, BOOTED_MAX, &text, &len, &err);
+	if (ret == 0)
+		ret = favo_json_parse(&file, text, len, &err);
+	if (ret == 0)
+		ret = favo_json_str(&digest, file, "digest", &err);
+	if (ret == 0)
+		return json_string(digest);
+	favo_log(FAVO_WARN, "%s: %s", path, err.msg);
+	return NULL;
+}
+
+/* What this node runs itself; whoever hears from an agent knows it is up. */
+static void add_boot(const struct noded *nd, json_t *report)
+{
+	struct utsname uts;
+	struct sysinfo si;
+
+	json_object_set_new(report, "phase", json_string("up"));
+	if (uname(&uts) == 0)
+		json_object_set_new(report, "kernel", json_string(uts.release));
+	if (sysinfo(&si) == 0)
+		json_object_set_new(report, "boot_time",
+				    json_integer(time(NULL) - si.uptime));
+	json_object_set_new(report, "digest", booted_digest(nd));
+}
+
 /* With the lock held. */
 static json_t *whole_report(struct noded *nd)
 {
-	json_t *vms = json_array();
+	json_t *vms = json_array(), *report;
 
 	json_array_extend(vms, nd->ended);
 	for (struct job *job = nd->jobs; job; job = job->next) {
@@ -69,10 +119,13 @@ static json_t *whole_report(struct noded *nd)
 		if (vm)
 			json_array_append_new(vms, vm);
 	}
-	return json_pack("{s:s, s:s, s:I, s:O*, s:o}", "version", PACKAGE_VERSION,
-			 "boot_id", nd->boot_id, "time_ms",
-			 (json_int_t)(favo_realtime_ns() / 1000000), "checks", nd->health,
-			 "vms", vms);
+	report = json_pack("{s:s, s:s, s:I, s:O*, s:o}", "version", PACKAGE_VERSION,
+			   "boot_id", nd->boot_id, "time_ms",
+			   (json_int_t)(favo_realtime_ns() / 1000000), "checks",
+			   nd->health, "vms", vms);
+	if (report)
+		add_boot(nd, report);
+	return report;
 }
 
 static int send_report(struct noded *nd, const char *node, const json_t *body,
