@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <slurm/slurm.h>
+
 #define PREPARE_MS 5000
 #define BOOT_MS 2000
 #define DESTROY_MS 20000
@@ -117,18 +119,23 @@ int favo_node_epilog(const struct favo_plugin *p, spank_t sp)
  * on: the extern step with PrologFlags=Contain, else batch or a step. noded
  * takes the first call and answers the others at once.
  */
-int favo_node_boot(const struct favo_plugin *p, spank_t sp)
+int favo_node_boot(const struct favo_plugin *p, spank_t sp, bool post_fork)
 {
 	char request[REQUEST_MAX], answer[1024];
 	struct favo_json_text j = {.buf = request, .size = sizeof(request)};
-	uint32_t job = 0;
+	uint32_t job = 0, step = 0;
 	uint64_t mem_mb = 0;
 	uint16_t ncpus = 0;
 	char *cores = NULL;
 	int ret;
 
+	/*
+	 * The extern step's control groups, which stay as long as the job, are
+	 * there after its fork only: the VMs are to be counted and frozen in them.
+	 */
 	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS ||
-	    !favo_job_has_vms(p, job))
+	    spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS ||
+	    (step == SLURM_EXTERN_CONT) != post_fork || !favo_job_has_vms(p, job))
 		return 0;
 	favo_json_raw(&j, "{\"op\":\"boot\"");
 	favo_json_put_u64(&j, "job", job);
@@ -138,6 +145,8 @@ int favo_node_boot(const struct favo_plugin *p, spank_t sp)
 		favo_json_put(&j, "cores", cores);
 	if (spank_get_item(sp, S_JOB_NCPUS, &ncpus) == ESPANK_SUCCESS)
 		favo_json_put_u64(&j, "ncpus", ncpus);
+	if (post_fork)
+		favo_json_raw(&j, ",\"extern\":true");
 	favo_json_raw(&j, "}\n");
 	ret = j.overflow ? -EMSGSIZE
 			 : favo_noded_call(p, request, answer, sizeof(answer), BOOT_MS);

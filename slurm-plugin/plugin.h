@@ -60,7 +60,7 @@ int favo_submit_step(struct favo_plugin *p, spank_t sp);
 /* node.c: prolog, epilog and slurmstepd, as root. */
 int favo_node_prolog(const struct favo_plugin *p, spank_t sp);
 int favo_node_epilog(const struct favo_plugin *p, spank_t sp);
-int favo_node_boot(const struct favo_plugin *p, spank_t sp);
+int favo_node_boot(const struct favo_plugin *p, spank_t sp, bool post_fork);
 
 /* step.c: a task, as the user, right before its exec. */
 int favo_step_task(const struct favo_plugin *p, spank_t sp);

@@ -75,8 +75,16 @@ FAVO_EXPORT int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
 	if (ctx == S_CTX_LOCAL || ctx == S_CTX_ALLOCATOR)
 		return favo_submit_check(&plugin, sp, ctx);
 	if (ctx == S_CTX_REMOTE)
-		return favo_node_boot(&plugin, sp);
+		return favo_node_boot(&plugin, sp, false);
 	return 0;
+}
+
+/* Called for the extern step, too, once that has its control groups. */
+FAVO_EXPORT int slurm_spank_task_post_fork(spank_t sp, int ac, char **av)
+{
+	(void)ac;
+	(void)av;
+	return favo_node_boot(&plugin, sp, true);
 }
 
 FAVO_EXPORT int slurm_spank_local_user_init(spank_t sp, int ac, char **av)

@@ -587,6 +587,7 @@ static int make_cgroup(const struct job *job, struct favo_err *err)
 	const struct favo_job_cgroup_limits limits = {
 		.mem_bytes = job->s.mem_mb * MIB,
 		.cores = job->s.cores,
+		.extern_step = job->extern_step,
 	};
 
 	return favo_job_cgroup_create(&job->vm.cgroup, &limits, err);

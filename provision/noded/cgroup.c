@@ -6,9 +6,16 @@
  *   v2  ROOT/system.slice/[NODE_]slurmstepd.scope/job_J/step_S
  * Slurm removes only its steps' directories while ours is there and takes
  * EBUSY above them as "in use"; what it leaves behind we remove.
+ *
+ * With v1 and an extern step (PrologFlags=Contain), the group is a child of
+ * that step's: its figures are what jobacct_gather/cgroup reads, and it is
+ * frozen with it by "scontrol suspend". A child, and not the step's own group,
+ * since Slurm kills what is in that at the first SIGTERM to the job, when the
+ * tasks in the guests still have KillWait seconds to end in.
  */
 #include "provision/noded/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -86,6 +93,54 @@ char *favo_job_cgroup_path(const struct favo_job_cgroup *cg, const char *control
 		snprintf(buf, size, "%s%s/job_%u%s", base, user, cg->job,
 			 depth == 0 ? "/favo" : "");
 	return buf;
+}
+
+/*
+ * Where the extern step's processes are counted below dir, its directory: in
+ * task_N, made by the accounting plugin. False: there is none.
+ */
+static bool find_task_dir(const char *dir, char *buf, size_t size)
+{
+	DIR *d = opendir(dir);
+	bool found = false;
+	struct dirent *e;
+
+	while (d && !found && (e = readdir(d))) {
+		found = !strncmp(e->d_name, "task_", 5);
+		if (found)
+			found = snprintf(buf, size, "%s/%s", dir, e->d_name) < (int)size;
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/*
+ * The directory of the extern step that our group is to be made in, for
+ * controllers by which Slurm counts or freezes.
+ */
+static bool step_path(const struct favo_job_cgroup *cg, const char *controller, char *buf,
+		      size_t size)
+{
+	char job[PATH_SIZE], dir[PATH_SIZE + 16];
+
+	favo_job_cgroup_path(cg, controller, 1, job, sizeof(job));
+	snprintf(dir, sizeof(dir), "%s/step_extern", job);
+	if (strcmp(controller, "freezer") != 0)
+		return find_task_dir(dir, buf, size);
+	return exists(dir) && snprintf(buf, size, "%s", dir) < (int)size;
+}
+
+/* The group of a v1 controller as it is: the extern step's, else the job's. */
+static void group_path(const struct favo_job_cgroup *cg, const char *controller,
+		       char *buf, size_t size)
+{
+	char step[PATH_SIZE];
+
+	if (step_path(cg, controller, step, sizeof(step)) &&
+	    snprintf(buf, size, "%s/favo", step) < (int)size && exists(buf))
+		return;
+	favo_job_cgroup_path(cg, controller, 0, buf, size);
 }
 
 /* The directory whose lock Slurm takes while it makes or removes groups. */
@@ -193,6 +248,19 @@ static void limit_memory_v1(const char *dir, uint64_t bytes)
 	(void)put(dir, "memory.memsw.limit_in_bytes", text);
 }
 
+/* The group within the extern step; false: that has none for this controller. */
+static bool create_in_step(const struct favo_job_cgroup *cg, const char *controller,
+			   char *path, size_t size)
+{
+	favo_autoclose int lock = -1;
+	char step[PATH_SIZE];
+
+	lock = lock_root(cg, controller);
+	return step_path(cg, controller, step, sizeof(step)) &&
+	       snprintf(path, size, "%s/favo", step) < (int)size &&
+	       make_dir(path, NULL) >= 0;
+}
+
 static int create_v1(const struct favo_job_cgroup *cg,
 		     const struct favo_job_cgroup_limits *limits, struct favo_err *err)
 {
@@ -214,11 +282,14 @@ static int create_v1(const struct favo_job_cgroup *cg,
 		favo_job_cgroup_path(cg, controllers[i], 1, path, sizeof(path));
 		if (!strcmp(controllers[i], "cpuset") && !exists(path))
 			continue;
-		lock = lock_root(cg, controllers[i]);
-		ret = create_v1_dirs(cg, controllers[i], err);
-		if (ret < 0)
-			return ret;
-		favo_job_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
+		if (!limits->extern_step ||
+		    !create_in_step(cg, controllers[i], path, sizeof(path))) {
+			lock = lock_root(cg, controllers[i]);
+			ret = create_v1_dirs(cg, controllers[i], err);
+			if (ret < 0)
+				return ret;
+			favo_job_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
+		}
 		if (!strcmp(controllers[i], "memory"))
 			limit_memory_v1(path, limits->mem_bytes);
 		made++;
@@ -280,7 +351,7 @@ static int each_dir(const struct favo_job_cgroup *cg,
 		return exists(path) ? fn(path, arg) : 0;
 	}
 	for (size_t i = 0; ret >= 0 && i < FAVO_ARRAY_SIZE(controllers); i++) {
-		favo_job_cgroup_path(cg, controllers[i], 0, path, sizeof(path));
+		group_path(cg, controllers[i], path, sizeof(path));
 		if (exists(path))
 			ret = fn(path, arg);
 	}
@@ -313,7 +384,10 @@ uint64_t favo_job_cgroup_oom_kills(const struct favo_job_cgroup *cg)
 	char path[PATH_SIZE];
 	const char *line;
 
-	favo_job_cgroup_path(cg, v2 ? NULL : "memory", 0, path, sizeof(path));
+	if (v2)
+		favo_job_cgroup_path(cg, NULL, 0, path, sizeof(path));
+	else
+		group_path(cg, "memory", path, sizeof(path));
 	text = get(path, v2 ? "memory.events" : "memory.oom_control");
 	line = text ? strstr(text, "oom_kill ") : NULL;
 	return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : 0;
@@ -338,12 +412,54 @@ static int kill_dir(const char *dir, void *arg)
 	return 0;
 }
 
+void favo_job_cgroup_thaw(const struct favo_job_cgroup *cg)
+{
+	char path[PATH_SIZE];
+
+	if (!is_v2(cg) && step_path(cg, "freezer", path, sizeof(path)))
+		(void)put(path, "freezer.state", "THAWED");
+}
+
+bool favo_job_cgroup_is_frozen(const struct favo_job_cgroup *cg)
+{
+	favo_autofree char *text = NULL;
+	char path[PATH_SIZE];
+
+	if (is_v2(cg))
+		return false;
+	group_path(cg, "freezer", path, sizeof(path));
+	text = get(path, "freezer.state");
+	return text && strcmp(text, "THAWED") != 0;
+}
+
 bool favo_job_cgroup_kill(const struct favo_job_cgroup *cg)
 {
 	bool empty = true;
 
+	/* Of a suspended job: what is frozen does not die. */
+	favo_job_cgroup_thaw(cg);
 	each_dir(cg, kill_dir, &empty);
 	return empty;
+}
+
+/* Ours in the extern step, and of that what Slurm could not remove for it. */
+static int remove_from_step(const struct favo_job_cgroup *cg, const char *controller,
+			    struct favo_err *err)
+{
+	char path[PATH_SIZE], group[PATH_SIZE + 8];
+
+	if (!step_path(cg, controller, path, sizeof(path)))
+		return 0;
+	snprintf(group, sizeof(group), "%s/favo", path);
+	if (rmdir(group) < 0 && errno != ENOENT)
+		return favo_fail(err, errno, "rmdir %s: %m", group);
+	/* Not while slurmstepd or its child is there. */
+	rmdir(path);
+	if (strcmp(controller, "freezer") != 0) {
+		*strrchr(path, '/') = '\0';
+		rmdir(path);
+	}
+	return 0;
 }
 
 static int remove_one(const struct favo_job_cgroup *cg, const char *controller,
@@ -351,11 +467,15 @@ static int remove_one(const struct favo_job_cgroup *cg, const char *controller,
 {
 	favo_autoclose int lock = -1;
 	char path[PATH_SIZE];
+	int ret;
 
 	favo_job_cgroup_path(cg, controller, 1, path, sizeof(path));
 	if (!exists(path))
 		return 0;
 	lock = lock_root(cg, controller);
+	ret = controller ? remove_from_step(cg, controller, err) : 0;
+	if (ret < 0)
+		return ret;
 	favo_job_cgroup_path(cg, controller, 0, path, sizeof(path));
 	if (rmdir(path) < 0 && errno != ENOENT)
 		return favo_fail(err, errno, "rmdir %s: %m", path);

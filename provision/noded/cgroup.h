@@ -27,6 +27,8 @@ struct favo_job_cgroup {
 struct favo_job_cgroup_limits {
 	uint64_t mem_bytes; /* 0: no limit of our own */
 	const char *cores; /* "0-1"; used where Slurm constrains none; may be "" */
+	/* Slurm has an extern step for the job: be counted and suspended with it. */
+	bool extern_step;
 };
 
 /*
@@ -43,6 +45,12 @@ int favo_job_cgroup_add(const struct favo_job_cgroup *cg, pid_t pid,
 
 /* How many processes of the group the kernel killed for lack of memory. */
 uint64_t favo_job_cgroup_oom_kills(const struct favo_job_cgroup *cg);
+
+/* Let a group that "scontrol suspend" froze go on, so that it can end. */
+void favo_job_cgroup_thaw(const struct favo_job_cgroup *cg);
+
+/* Is it frozen, by "scontrol suspend"? */
+bool favo_job_cgroup_is_frozen(const struct favo_job_cgroup *cg);
 
 /* Kill all that is in the group; true when it was empty. */
 bool favo_job_cgroup_kill(const struct favo_job_cgroup *cg);

@@ -388,13 +388,32 @@ static void failure_reason(struct job *job, struct favo_failure *f)
  */
 static void place_again(struct job *job)
 {
-	const struct favo_job_cgroup_limits limits = {.cores = job->s.cores};
+	const struct favo_job_cgroup_limits limits = {.cores = job->s.cores,
+						      .extern_step = job->extern_step};
 
 	job->vm.placed = true;
 	pthread_mutex_unlock(&job->nd->lock);
 	if (favo_job_cgroup_create(&job->vm.cgroup, &limits, NULL) >= 0)
 		(void)favo_job_cgroup_add(&job->vm.cgroup, job->vm.s.pid, NULL);
 	pthread_mutex_lock(&job->nd->lock);
+}
+
+/*
+ * A job that is suspended while its guest boots gets its time again. Lock as
+ * above.
+ */
+static bool is_late(struct job *job)
+{
+	bool frozen;
+
+	if (job->vm.ready || favo_now_ms() < job->vm.deadline_ms)
+		return false;
+	pthread_mutex_unlock(&job->nd->lock);
+	frozen = favo_job_cgroup_is_frozen(&job->vm.cgroup);
+	pthread_mutex_lock(&job->nd->lock);
+	if (frozen)
+		job->vm.deadline_ms = favo_now_ms() + boot_limit_ms(job);
+	return !frozen && !job->vm.ready;
 }
 
 /* What favod shows of a VM when its files are gone. */
@@ -461,8 +480,7 @@ static bool supervise(struct job *job)
 
 	pthread_mutex_lock(&nd->lock);
 	while (!job->destroy && !favo_job_failed(job) && !vm->exited &&
-	       !vm->guest_failure[0] && !vm->share_ended[0] &&
-	       (vm->ready || favo_now_ms() < vm->deadline_ms)) {
+	       !vm->guest_failure[0] && !vm->share_ended[0] && !is_late(job)) {
 		if (vm->ready && vm->warm_source)
 			make_snapshot(job);
 		else if (job->s.timeline.reached_ms[FAVO_PHASE_TASK] && !vm->placed)
@@ -737,6 +755,7 @@ int favo_job_boot(struct job *job, const struct favo_request *req, struct favo_e
 	job->s.cores = cores;
 	job->s.mem_mb = req->mem_mb;
 	job->s.ncpus = req->ncpus;
+	job->extern_step = req->extern_step;
 	job->s.boot_asked = true;
 	favo_job_save(job);
 	favo_noded_changed(job->nd);

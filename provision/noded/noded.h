@@ -90,6 +90,7 @@ struct job {
 	struct favo_grant grant; /* L: once cluster is set */
 	struct favo_cluster *cluster; /* L: NULL until the grant is checked */
 	unsigned int index;
+	bool extern_step; /* L: Slurm has a step to be counted in */
 	bool destroy; /* L: wanted */
 	bool gone; /* L: cleaned up and off the list */
 	char detail[120]; /* L: of the phase, for people */

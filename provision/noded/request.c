@@ -113,6 +113,8 @@ static int parse_boot(struct favo_request *req, const json_t *obj, struct favo_e
 		ret = optional_str(&req->cores, obj, "cores", err);
 	if (ret >= 0 && *req->cores)
 		ret = favo_cpulist_count(req->cores, &count, err);
+	if (ret >= 0 && json_object_get(obj, "extern"))
+		ret = favo_json_bool(&req->extern_step, obj, "extern", err);
 	req->ncpus = (unsigned int)ncpus;
 	return ret;
 }

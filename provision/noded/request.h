@@ -42,6 +42,7 @@ struct favo_request {
 	const char *mounts;
 	const char *workdir;
 	bool sandbox;
+	bool extern_step; /* the boot comes from Slurm's extern step */
 	const char *cores;
 	const char *step;
 	const char *vm;

@@ -320,6 +320,7 @@ void favo_vm_stop(struct job *job, int grace_ms)
 
 	if (!job->vm.started || process->pidfd < 0 || favo_process_wait(process, 0))
 		return;
+	favo_job_cgroup_thaw(&job->vm.cgroup);
 	if (grace_ms > 0) {
 		control_stop(job);
 		if (favo_process_wait(process, grace_ms))

@@ -114,6 +114,67 @@ static void test_create_remove(void **state)
 	assert_int_equal(access(path, F_OK), 0);
 }
 
+/* As slurmstepd leaves them at the start of an extern step. */
+static void make_extern_step(const char *root, const char *task)
+{
+	static const char *const dirs[] = {"freezer/slurm/uid_7/job_3/step_extern",
+					   "cpuacct/slurm/uid_7/job_3/step_extern",
+					   "memory/slurm/uid_7/job_3/step_extern"};
+	char path[1024];
+
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(dirs); i++) {
+		snprintf(path, sizeof(path), "%s/%s%s", root, dirs[i], i ? task : "");
+		assert_int_equal(favo_mkdirs(path, 0755, NULL), 0);
+	}
+	snprintf(path, sizeof(path), "%s/%s/cgroup.procs", root, dirs[0]);
+	assert_int_equal(favo_file_replace(path, "77\n", 3, 0644, NULL), 0);
+	snprintf(path, sizeof(path), "%s/%s/freezer.state", root, dirs[0]);
+	assert_int_equal(favo_file_replace(path, "FROZEN", 6, 0644, NULL), 0);
+}
+
+/* Slurm counts what is in its extern step, and suspends it. */
+static void test_extern_step(void **state)
+{
+	struct favo_job_cgroup cg = {.node = "n1", .uid = 7, .job = 3};
+	const struct favo_job_cgroup_limits limits = {.extern_step = true, .cores = ""};
+	static const char *const made[] = {"freezer/slurm/uid_7/job_3/step_extern/favo",
+					   "cpuacct/slurm/uid_7/job_3/step_extern/task_1"
+					   "/favo",
+					   "memory/slurm/uid_7/job_3/step_extern/task_1"
+					   "/favo"};
+	favo_autofree char *text = NULL;
+	char path[1024];
+
+	(void)state;
+	snprintf(cg.root, sizeof(cg.root), "%s/step", dir);
+	make_extern_step(cg.root, "/task_1");
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(favo_job_cgroup_create(&cg, &limits, NULL), 0);
+	for (size_t i = 0; i < FAVO_ARRAY_SIZE(made); i++) {
+		snprintf(path, sizeof(path), "%s/%s", cg.root, made[i]);
+		assert_int_equal(access(path, F_OK), 0);
+	}
+	favo_job_cgroup_path(&cg, "freezer", 0, path, sizeof(path));
+	assert_int_not_equal(access(path, F_OK), 0);
+
+	/* It is to end although it is suspended. */
+	assert_true(favo_job_cgroup_kill(&cg));
+	snprintf(path, sizeof(path),
+		 "%s/freezer/slurm/uid_7/job_3/step_extern/freezer.state", cg.root);
+	assert_int_equal(favo_file_read(path, 64, &text, NULL, NULL), 0);
+	assert_string_equal(text, "THAWED");
+	/* slurmstepd is gone and its files with it. */
+	unlink(path);
+	memcpy(strrchr(path, '/'), "/cgroup.procs", sizeof("/cgroup.procs"));
+	unlink(path);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(favo_job_cgroup_remove(&cg, NULL), 0);
+	favo_job_cgroup_path(&cg, "memory", 1, path, sizeof(path));
+	assert_int_not_equal(access(path, F_OK), 0);
+	favo_job_cgroup_path(&cg, "freezer", 1, path, sizeof(path));
+	assert_int_not_equal(access(path, F_OK), 0);
+}
+
 static bool real_cgroups(struct favo_job_cgroup *cg)
 {
 	const struct favo_job_cgroup_limits limits = {.mem_bytes = 64 << 20, .cores = ""};
@@ -255,8 +316,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths),	      cmocka_unit_test(test_layouts),
-		cmocka_unit_test(test_create_remove), cmocka_unit_test(test_launch),
-		cmocka_unit_test(test_process),
+		cmocka_unit_test(test_create_remove), cmocka_unit_test(test_extern_step),
+		cmocka_unit_test(test_launch),	      cmocka_unit_test(test_process),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

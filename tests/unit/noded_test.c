@@ -45,6 +45,14 @@ static void test_request_good(void **state)
 
 	assert_int_equal(
 		parse(&req, "{\"op\":\"boot\",\"job\":12,\"cores\":\"0-1\"}", NULL), 0);
+	assert_false(req.extern_step);
+	favo_request_fini(&req);
+	assert_int_equal(
+		parse(&req,
+		      "{\"op\":\"boot\",\"job\":12,\"cores\":\"0-1\",\"extern\":true}",
+		      NULL),
+		0);
+	assert_true(req.extern_step);
 	assert_int_equal(req.mem_mb, 0);
 	assert_string_equal(req.cores, "0-1");
 	favo_request_fini(&req);
@@ -86,6 +94,7 @@ static void test_request_bad(void **state)
 		"{\"op\":\"boot\",\"job\":1,\"cores\":\"0-\"}",
 		"{\"op\":\"boot\",\"job\":1,\"cores\":\"../x\"}",
 		"{\"op\":\"boot\",\"job\":1,\"ncpus\":1000000}",
+		"{\"op\":\"boot\",\"job\":1,\"extern\":1}",
 		"{\"op\":\"prepare\",\"job\":1}",
 		"{\"op\":\"prepare\",\"job\":1,\"uid\":4294967295,\"gid\":0,\"nodelist\":"
 		"\"a\","

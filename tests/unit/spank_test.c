@@ -532,13 +532,27 @@ static int scene_stepd(void)
 	snprintf(host->cores, sizeof(host->cores), "0-1");
 	if (favo_world_start())
 		return 100;
-	return favo_world_call("slurm_spank_init_post_opt");
+	/* The extern step has its control groups after its fork only. */
+	if (favo_world_call("slurm_spank_init_post_opt") || favo_world.request[0])
+		return 101;
+	return favo_world_call("slurm_spank_task_post_fork");
+}
+
+static int scene_stepd_batch(void)
+{
+	host_reset(S_CTX_REMOTE);
+	host->has_job = host->has_step = true;
+	host->job = 12;
+	host->step = BATCH;
+	if (favo_world_start() || favo_world_call("slurm_spank_init_post_opt"))
+		return 100;
+	return favo_world_call("slurm_spank_task_post_fork");
 }
 
 static int scene_stepd_huge(void)
 {
 	host_reset(S_CTX_REMOTE);
-	host->has_job = true;
+	host->has_job = host->has_step = true;
 	host->job = 12;
 	memset(host->cores, '\x01', sizeof(host->cores) - 1);
 	if (favo_world_start())
@@ -557,7 +571,12 @@ static void test_stepd_boots(void **state)
 	assert_int_equal(favo_world_in_child(scene_stepd), 0);
 	assert_string_equal(favo_world.request,
 			    "{\"op\":\"boot\",\"job\":12,\"mem_mb\":900,"
-			    "\"cores\":\"0-1\",\"ncpus\":2}\n");
+			    "\"cores\":\"0-1\",\"ncpus\":2,\"extern\":true}\n");
+	favo_world_end_noded();
+	favo_world_fake_noded("{\"ok\":true}\n");
+	assert_int_equal(favo_world_in_child(scene_stepd_batch), 0);
+	assert_non_null(strstr(favo_world.request, "boot"));
+	assert_null(strstr(favo_world.request, "extern"));
 	favo_world_end_noded();
 	favo_world_fake_noded(NULL);
 	us = favo_world_elapsed_us(scene_stepd, &ret);
