@@ -24,6 +24,7 @@
 #include "images/recipe.h"
 #include "images/source.h"
 #include "images/store.h"
+#include "provision/cli/image_export.h"
 #include "provision/cli/image_sign.h"
 #include "provision/cli/save.h"
 #include "provision/cli/target.h"
@@ -715,6 +716,10 @@ static const struct favo_cli_verb verbs[] = {
 	 favo_cli_image_save},
 	{"ls", "[--json]", "list the images", run_ls},
 	{"show", "[--json] IMAGE", "what an image is made of", run_show},
+	{"diff", "[--json] OLD NEW", "what differs between two images",
+	 favo_cli_image_diff},
+	{"export", "IMAGE FILE|-|oci:DIR[:TAG]|erofs:FILE",
+	 "write the root file system of an image", favo_cli_image_export},
 	{"tag", "IMAGE NAME[:TAG]", "give an image another name", run_tag},
 	{"rm", "NAME[:TAG]...", "remove images", run_rm},
 	{"history", "NAME[:TAG]", "what a tag pointed to before", favo_cli_image_history},

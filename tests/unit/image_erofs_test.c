@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 
 #include "images/digest.h"
+#include "images/erofs_format.h"
+#include "images/erofs_reader.h"
 #include "tests/unit/images_util.h"
 
 static bool have_program(const char *name)
@@ -295,10 +297,96 @@ static void test_dedup_of_edited_tree(void **state)
 	scratch_free(dir);
 }
 
+/* Written, read and written again: the same bytes. */
+static void test_read_back(void **state)
+{
+	char *dir = scratch_dir();
+	favo_autotree struct favo_tree *tree = make_tree(false), *back = NULL;
+	struct favo_erofs_stats stats;
+	struct favo_err err = {0};
+	favo_autoclose int fd = write_tree(tree, dir, &stats), again = -1;
+	struct favo_digest one, two;
+
+	(void)state;
+	assert_ok(favo_erofs_read(&back, dup(fd), stats.bytes, &err), &err);
+	assert_int_equal(back->n_inodes, tree->n_inodes);
+	assert_int_equal(favo_tree_find(back, "files/hard")->nlink, 3);
+	again = write_tree(back, dir, NULL);
+	assert_int_equal(favo_digest_of_fd(&one, fd, NULL), 0);
+	assert_int_equal(favo_digest_of_fd(&two, again, NULL), 0);
+	assert_memory_equal(&one, &two, sizeof(one));
+	scratch_free(dir);
+}
+
+/* Any byte of the metadata may be wrong: an error or a tree, never more. */
+static void test_read_damaged(void **state)
+{
+	char *dir = scratch_dir();
+	favo_autotree struct favo_tree *tree = make_tree(false);
+	struct favo_erofs_stats stats;
+	favo_autoclose int fd = write_tree(tree, dir, &stats);
+	uint64_t meta = EROFS_BLOCK + stats.data_bytes;
+	unsigned int refused = 0;
+
+	(void)state;
+	for (uint64_t i = 0; i < 600; i++) {
+		struct favo_tree *back = NULL;
+		struct favo_err err = {0};
+		uint64_t at = i < 32 ? EROFS_SUPER_OFFSET + i
+				     : meta + (i - 32) * 131 % (stats.bytes - meta);
+		unsigned char byte, flipped;
+
+		assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+		flipped = byte ^ 0xff;
+		assert_int_equal(pwrite(fd, &flipped, 1, (off_t)at), 1);
+		if (favo_erofs_read(&back, dup(fd), stats.bytes, &err) < 0) {
+			assert_true(strlen(err.msg) > 0);
+			refused++;
+		}
+		favo_tree_free(back);
+		assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+	}
+	assert_true(refused > 20);
+	scratch_free(dir);
+}
+
+/* A folder that is below itself, and a file system that is cut short. */
+static void test_read_refused(void **state)
+{
+	char *dir = scratch_dir();
+	favo_autotree struct favo_tree *tree = NULL, *back = NULL;
+	struct favo_inode *inode;
+	struct favo_erofs_stats stats;
+	struct favo_err err = {0};
+	struct erofs_dirent entry;
+	favo_autoclose int fd = -1;
+	uint64_t at;
+
+	(void)state;
+	assert_ok(favo_tree_new(&tree, &err), &err);
+	put(tree, "a", S_IFDIR | 0755, &inode);
+	fd = write_tree(tree, dir, &stats);
+	assert_int_equal(favo_erofs_read(&back, dup(fd), stats.bytes + 1, &err),
+			 -EBADMSG);
+	assert_int_equal(favo_erofs_read(&back, dup(fd), 100, &err), -EBADMSG);
+	/* The root is the first inode; its third entry is "a". */
+	at = EROFS_BLOCK + 2 * EROFS_SLOT + sizeof(struct erofs_inode);
+	at += 2 * sizeof(entry);
+	assert_int_equal(pread(fd, &entry, sizeof(entry), (off_t)at), sizeof(entry));
+	entry.nid = 2;
+	assert_int_equal(pwrite(fd, &entry, sizeof(entry), (off_t)at), sizeof(entry));
+	assert_int_equal(favo_erofs_read(&back, dup(fd), stats.bytes, &err), -EBADMSG);
+	assert_non_null(strstr(err.msg, "two names"));
+	scratch_free(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_tree_same_bytes),
+		cmocka_unit_test(test_read_back),
+		cmocka_unit_test(test_read_damaged),
+		cmocka_unit_test(test_read_refused),
 		cmocka_unit_test(test_fsck_and_round_trip),
 		cmocka_unit_test(test_contents),
 		cmocka_unit_test(test_kernel_mount),
