@@ -70,7 +70,8 @@ static void unknown(struct favo_boot *b, struct favo_call *call, const char *mac
 		favo_log(FAVO_WARN, "unknown machine %s: %s", mac, err.msg);
 	favo_log(FAVO_INFO, "machine %s (%s) asks to boot and is no node", mac,
 		 peer->address);
-	tell(b, call, mac, "favod does not know it. Adopt it with: favo node adopt MAC NODE");
+	tell(b, call, mac,
+	     "favod does not know it. Adopt it with: favo node adopt MAC NODE");
 }
 
 /* The address of the database, or the one it comes from when there is none. */
