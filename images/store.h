@@ -110,6 +110,38 @@ int favo_store_list(struct favo_store *store, struct favo_store_ref **refs, size
 		    struct favo_err *err);
 void favo_store_refs_free(struct favo_store_ref *refs, size_t n);
 
+/* ---- who may run what (store_rules.c) ---- */
+
+#define FAVO_RULE_WHO_MAX 1024
+#define FAVO_RULE_ALL "all"
+
+/* One rule, as it is or was. */
+struct favo_store_rule {
+	char pattern[FAVO_IMAGE_NAME_MAX]; /* "NAME", or "REPO/" for all in it */
+	char who[FAVO_RULE_WHO_MAX]; /* "alice,@staff", or FAVO_RULE_ALL */
+	char by[64]; /* who made it */
+	int64_t time;
+};
+
+/* Is pattern one, and of which name? -EINVAL with a sentence. */
+int favo_store_rule_name(const char *pattern, struct favo_image_name *name,
+			 struct favo_err *err);
+/* Make a rule; the former ones stay as history. Durable on return. */
+int favo_store_allow(struct favo_store *store, const char *pattern, const char *who,
+		     const char *by, struct favo_err *err);
+/* The rule of an image's name, else of its repository: 1; 0: there is none. */
+int favo_store_rule(struct favo_store *store, const char *image,
+		    struct favo_store_rule *rule, struct favo_err *err);
+/* The newest first, at most max; -ENOENT: there is none. */
+int favo_store_rule_history(struct favo_store *store, const char *pattern,
+			    struct favo_store_rule *rules, size_t max, size_t *n,
+			    struct favo_err *err);
+/* Every rule that counts now, in no order; a result other than 0 ends it. */
+typedef int favo_store_rule_fn(const struct favo_store_rule *rule, void *user,
+			       struct favo_err *err);
+int favo_store_rules(struct favo_store *store, favo_store_rule_fn *fn, void *user,
+		     struct favo_err *err);
+
 /* ---- reading ---- */
 
 /* -ENOENT when absent, -EBADMSG when the file does not match its name. */

@@ -25,6 +25,7 @@
 #include "images/source.h"
 #include "images/store.h"
 #include "provision/cli/image_export.h"
+#include "provision/cli/image_rules.h"
 #include "provision/cli/image_sign.h"
 #include "provision/cli/save.h"
 #include "provision/cli/target.h"
@@ -723,6 +724,10 @@ static const struct favo_cli_verb verbs[] = {
 	{"tag", "IMAGE NAME[:TAG]", "give an image another name", run_tag},
 	{"rm", "NAME[:TAG]...", "remove images", run_rm},
 	{"history", "NAME[:TAG]", "what a tag pointed to before", favo_cli_image_history},
+	{"allow", "NAME|REPO/ USER|@GROUP...|all", "say who may run an image",
+	 favo_cli_image_allow},
+	{"rules", "[--json] [NAME|REPO/]", "who may run which images",
+	 favo_cli_image_rules},
 	{"sign", "[--key PATH] IMAGE", "sign an image", favo_cli_image_sign},
 	{"verify", "[--keys PATH] IMAGE", "check the signature of an image",
 	 favo_cli_image_verify},

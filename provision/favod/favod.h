@@ -74,6 +74,7 @@ struct favo_route {
 /* routes_*.c; each ends with a NULL method. */
 extern const struct favo_route favo_image_routes[];
 extern const struct favo_route favo_push_routes[];
+extern const struct favo_route favo_rule_routes[];
 extern const struct favo_route favo_cluster_routes[];
 extern const struct favo_route favo_swarm_routes[];
 extern const struct favo_route favo_prefetch_routes[];
@@ -106,6 +107,14 @@ int favo_policy_may_change(struct favo_favod *d, uid_t uid, gid_t gid,
  */
 int favo_policy_may_run(struct favo_favod *d, const struct favo_grant *grant,
 			struct favo_err *err);
+
+/*
+ * policy.c: may this user give the image another name? Not when rules restrict
+ * every name that it has: the other name would go around them. 0, or -EACCES.
+ */
+int favo_policy_may_name(struct favo_favod *d, uid_t uid, gid_t gid,
+			 const struct favo_image_name *name, const struct favo_digest *id,
+			 struct favo_err *err);
 
 /* policy.c: may this user change nodes? root and those of node_admins. */
 bool favo_policy_is_node_admin(struct favo_favod *d, uid_t uid, gid_t gid);

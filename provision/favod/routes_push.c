@@ -244,6 +244,7 @@ static int publish(struct favo_favod *d, struct favo_call *call, struct favo_err
 	    (ret = parse_name(call->tail, &name, err)) < 0 ||
 	    (ret = favo_policy_may_change(d, call->uid, call->gid, &name, &quota, err)) <
 		    0 ||
+	    (ret = favo_policy_may_name(d, call->uid, call->gid, &name, &id, err)) < 0 ||
 	    (ret = open_stage(d, call, &stage, err)) < 0)
 		return ret;
 	ret = favo_stage_publish(stage, &id, &name, quota, err);

@@ -112,9 +112,9 @@ static const struct favo_route *find_route(const char *method, const char *path,
 					   const char **tail, bool *known)
 {
 	static const struct favo_route *const tables[] = {
-		favo_image_routes,  favo_push_routes,	  favo_cluster_routes,
-		favo_swarm_routes,  favo_prefetch_routes, favo_node_routes,
-		favo_rollout_routes};
+		favo_image_routes,   favo_push_routes,	 favo_rule_routes,
+		favo_cluster_routes, favo_swarm_routes,	 favo_prefetch_routes,
+		favo_node_routes,    favo_rollout_routes};
 
 	*known = false;
 	for (size_t t = 0; t < FAVO_ARRAY_SIZE(tables); t++) {
