@@ -59,7 +59,9 @@ bare_args() {
 	if [ "${LAB_ACCEL:=$(has_real_kvm && echo kvm || echo tcg)}" = kvm ]; then
 		cpu=(-accel kvm -cpu host)
 	else
-		cpu=(-accel "tcg,thread=multi" -cpu "max,-svm,-erms,-fsrm,-xsave,-avx,-avx2,-fma,-f16c,-vaes,-pku,-mpx")
+		# Debian's kernel uses five levels of page tables when it may, and QEMU's
+		# TCG gets them wrong: reads of kernel memory fail, /proc/mounts has "xxxx".
+		cpu=(-accel "tcg,thread=multi" -cpu "max,-svm,-la57,-erms,-fsrm,-xsave,-avx,-avx2,-fma,-f16c,-vaes,-pku,-mpx")
 	fi
 	if [ -e "$LAB/run/$name.uefi" ]; then
 		cp /usr/share/OVMF/OVMF_VARS.fd "$LAB/run/$name.vars"
