@@ -141,6 +141,20 @@ write_bare_files() {
 	cp -p "$LAB/keys/munge.key" "$dir/secrets/all/etc/munge/munge.key"
 	chown munge:munge "$dir/secrets/all/etc/munge/munge.key"
 	chmod 400 "$dir/secrets/all/etc/munge/munge.key"
+	write_bare_noded "$dir/files/all"
+}
+
+# write_bare_noded DIR: favo-noded, by which a bare node says that it is up. favod
+# gives regular files only, so that a drop-in wants the unit, not a link.
+write_bare_noded() {
+	local from=$LAB/install/opt/favo etc=$1/etc
+	[ -x "$from/sbin/favo-noded" ] || return 0
+	mkdir -p "$1/opt/favo/sbin" "$etc/favo" "$etc/systemd/system/multi-user.target.d"
+	strip -o "$1/opt/favo/sbin/favo-noded" "$from/sbin/favo-noded"
+	cp "$from/lib/systemd/system/favo-noded.service" "$etc/systemd/system/"
+	printf '[Unit]\nWants=favo-noded.service\n' >"$etc/systemd/system/multi-user.target.d/favo.conf"
+	grep -v '^site_\|^netboot\|^boot_' "$LAB/ctl/etc/favo/favo.conf" >"$etc/favo/favo.conf"
+	cp "$LAB/ctl/etc/favo/grant.pub" "$etc/favo/"
 }
 
 # write_node NAME DIR: the node's own part of its initramfs.
