@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * favo vc: virtual clusters. ls and show come from favod; console and the
- * log of a VM that runs come from the favo-noded of this node; exec and shell
- * are in vc_exec.c.
+ * log of a VM that runs come from the favo-noded of this node; exec, shell
+ * and top are in files of their own.
  */
 #include "provision/cli/vc.h"
 
@@ -421,6 +421,8 @@ static const struct favo_cli_verb verbs[] = {
 	{"logs", "JOB [VM]", "why VMs failed, and the end of their consoles", run_logs},
 	{"exec", "JOB VMS COMMAND [ARGUMENT]...", "run a command in VMs of a job",
 	 favo_cli_vc_exec},
+	{"top", "[--json] [--interval=SECONDS] [--count=N] JOB",
+	 "what the VMs of a job use: CPU, memory, network", favo_cli_vc_top},
 	{"shell", "JOB [VM]", "a shell in a VM of a job", favo_cli_vc_shell},
 	{0},
 };

@@ -27,25 +27,12 @@
 /* More than srun and its own options have words. */
 #define WORDS_MAX 16
 
-struct place {
-	const char *vm, *node; /* in the answer of favod */
-	long position; /* of the node in the job, which orders the tasks */
-};
-
-struct target {
-	json_t *vc;
-	struct place *places;
-	size_t n;
-	char *nodes; /* n1,n2 */
-};
-
-static void target_fini(struct target *t)
+void favo_vc_target_fini(struct favo_vc_target *t)
 {
 	json_decref(t->vc);
 	free(t->places);
 	free(t->nodes);
 }
-#define autotarget __attribute__((cleanup(target_fini)))
 
 static const char *str(const json_t *obj, const char *key)
 {
@@ -54,23 +41,23 @@ static const char *str(const json_t *obj, const char *key)
 
 static int by_position(const void *a, const void *b)
 {
-	const struct place *x = a, *y = b;
+	const struct favo_vc_place *x = a, *y = b;
 
 	return (x->position > y->position) - (x->position < y->position);
 }
 
-static int add_place(struct target *t, const char *vm, struct favo_err *err)
+static int add_place(struct favo_vc_target *t, const char *vm, struct favo_err *err)
 {
 	const json_t *m;
 	size_t i;
 
 	json_array_foreach(json_object_get(t->vc, "members"), i, m)
 	{
-		struct place *p = &t->places[t->n];
+		struct favo_vc_place *p = &t->places[t->n];
 
 		if (!str(m, "name") || !str(m, "node") || strcmp(str(m, "name"), vm) != 0)
 			continue;
-		*p = (struct place){.vm = str(m, "name"), .node = str(m, "node")};
+		*p = (struct favo_vc_place){.vm = str(m, "name"), .node = str(m, "node")};
 		p->position = strncmp(vm, "vm", 2) == 0 ? strtol(vm + 2, NULL, 10) : 0;
 		for (size_t k = 0; k < t->n; k++)
 			if (strcmp(t->places[k].vm, vm) == 0)
@@ -82,7 +69,7 @@ static int add_place(struct target *t, const char *vm, struct favo_err *err)
 }
 
 /* "vm[0-2,5]" or "all" to places in the order of the job's nodes. */
-static int find_places(struct target *t, const char *vms, struct favo_err *err)
+static int find_places(struct favo_vc_target *t, const char *vms, struct favo_err *err)
 {
 	favo_autostrv char **names = NULL;
 	const json_t *members = json_object_get(t->vc, "members"), *m;
@@ -107,8 +94,8 @@ static int find_places(struct target *t, const char *vms, struct favo_err *err)
 	return ret;
 }
 
-static int find_target(struct target *t, struct favo_cli *cli, const char *job,
-		       const char *vms, struct favo_err *err)
+int favo_vc_target_find(struct favo_vc_target *t, struct favo_cli *cli, const char *job,
+			const char *vms, struct favo_err *err)
 {
 	int ret = favo_cli_vc_fetch(&t->vc, cli, job, err);
 
@@ -127,7 +114,7 @@ static int find_target(struct target *t, struct favo_cli *cli, const char *job,
 }
 
 /* The guest is the job's user's: root asks in his name. */
-static int become_owner(const struct target *t, struct favo_err *err)
+static int become_owner(const struct favo_vc_target *t, struct favo_err *err)
 {
 	uid_t uid = (uid_t)json_integer_value(json_object_get(t->vc, "uid"));
 	struct passwd *pw;
@@ -178,7 +165,7 @@ static int clean_env(struct favo_err *err)
 }
 
 /* Run srun in this process: words of its own, then the command's. */
-static int become_srun(const struct target *t, char **own, char **command,
+static int become_srun(const struct favo_vc_target *t, char **own, char **command,
 		       struct favo_err *err)
 {
 	favo_autofree char *job =
@@ -217,30 +204,38 @@ static int become_srun(const struct target *t, char **own, char **command,
 	return favo_fail(err, errno, "srun: %m; is Slurm installed on this host?");
 }
 
-/* srun -l begins lines with the number of the task: give the VM's name. */
-static int print_named(const struct target *t, FILE *in, struct favo_err *err)
+/* With the name of the VM at its beginning. */
+static int print_named(void *user, const struct favo_vc_target *t, size_t place,
+		       const char *line, struct favo_err *err)
+{
+	(void)user;
+	if (place < t->n)
+		printf("%s: ", t->places[place].vm);
+	fputs(line, stdout);
+	return fflush(stdout) == 0 ? 0 : favo_fail(err, errno, "write to stdout: %m");
+}
+
+/* srun -l begins lines with the number of the task, a colon and a blank. */
+static int read_lines(const struct favo_vc_target *t, FILE *in, favo_vc_line_fn *fn,
+		      void *user, struct favo_err *err)
 {
 	favo_autofree char *line = NULL;
 	size_t size = 0;
-	ssize_t len;
+	int ret = 0;
 
-	while ((len = getline(&line, &size, in)) > 0) {
-		char *colon;
-		unsigned long task = strtoul(line, &colon, 10);
-		bool named = colon > line && *colon == ':' && task < t->n;
-		const char *text = named ? colon : line;
+	while (ret == 0 && getline(&line, &size, in) > 0) {
+		char *text;
+		unsigned long task = strtoul(line, &text, 10);
+		bool named =
+			text > line && text[0] == ':' && text[1] == ' ' && task < t->n;
 
-		if (named)
-			fputs(t->places[task].vm, stdout);
-		fwrite(text, 1, (size_t)(line + len - text), stdout);
-		if (fflush(stdout) != 0)
-			return favo_fail(err, errno, "write to stdout: %m");
+		ret = fn(user, t, named ? task : t->n, named ? text + 2 : line, err);
 	}
-	return 0;
+	return ret;
 }
 
-/* In several VMs: each line of output with the name of its VM. */
-static int run_labelled(const struct target *t, char **command, struct favo_err *err)
+int favo_vc_run(const struct favo_vc_target *t, char **command, favo_vc_line_fn *fn,
+		void *user, struct favo_err *err)
 {
 	char *own[] = {"--label", NULL};
 	favo_autofclose FILE *in = NULL;
@@ -253,7 +248,7 @@ static int run_labelled(const struct target *t, char **command, struct favo_err 
 	if (pid == 0) {
 		if (dup2(fds[1], STDOUT_FILENO) >= 0)
 			(void)become_srun(t, own, command, err);
-		fprintf(stderr, "favo vc exec: %s\n", err->msg);
+		fprintf(stderr, "favo vc: %s\n", err->msg);
 		_exit(1);
 	}
 	/* Ctrl-C is srun's to handle, whose end is ours. */
@@ -262,7 +257,9 @@ static int run_labelled(const struct target *t, char **command, struct favo_err 
 	in = fdopen(fds[0], "r");
 	if (pid < 0 || !in)
 		return favo_fail(err, errno, "start srun: %m");
-	ret = print_named(t, in, err);
+	ret = read_lines(t, in, fn, user, err);
+	if (ret < 0)
+		kill(pid, SIGTERM);
 	if (waitpid(pid, &status, 0) < 0)
 		return favo_fail(err, errno, "wait for srun: %m");
 	if (ret < 0)
@@ -280,7 +277,7 @@ int favo_cli_vc_exec(struct favo_cli *cli, int argc, char **argv, struct favo_er
 			 "With several, each line of output begins with the VM's name.",
 		.target = &(char){0},
 	};
-	autotarget struct target t = {0};
+	favo_autovctarget struct favo_vc_target t = {0};
 	int first, ret;
 
 	/* What follows the VMs is the command's, options too. */
@@ -290,12 +287,12 @@ int favo_cli_vc_exec(struct favo_cli *cli, int argc, char **argv, struct favo_er
 	if (argc - first < 3)
 		return favo_cli_usage(err, "a word is missing: %s %s", opts.program,
 				      opts.synopsis);
-	ret = find_target(&t, cli, argv[first], argv[first + 1], err);
+	ret = favo_vc_target_find(&t, cli, argv[first], argv[first + 1], err);
 	if (ret < 0)
 		return ret;
 	if (t.n == 1)
 		return become_srun(&t, (char **)none, argv + first + 2, err);
-	return run_labelled(&t, argv + first + 2, err);
+	return favo_vc_run(&t, argv + first + 2, print_named, NULL, err);
 }
 
 int favo_cli_vc_shell(struct favo_cli *cli, int argc, char **argv, struct favo_err *err)
@@ -310,7 +307,7 @@ int favo_cli_vc_shell(struct favo_cli *cli, int argc, char **argv, struct favo_e
 		.about = "A shell in a running VM of a job; vm0 unless named.",
 		.target = &(char){0},
 	};
-	autotarget struct target t = {0};
+	favo_autovctarget struct favo_vc_target t = {0};
 	int first, ret;
 
 	ret = favo_cli_options(&opts, argc, argv, 1, 2, &first, err);
@@ -320,8 +317,8 @@ int favo_cli_vc_shell(struct favo_cli *cli, int argc, char **argv, struct favo_e
 		return favo_fail(err, ENOTTY,
 				 "standard input is no terminal; for a command there is "
 				 "favo vc exec");
-	ret = find_target(&t, cli, argv[first],
-			  argc - first == 2 ? argv[first + 1] : "vm0", err);
+	ret = favo_vc_target_find(&t, cli, argv[first],
+				  argc - first == 2 ? argv[first + 1] : "vm0", err);
 	if (ret == 0 && t.n != 1)
 		return favo_cli_usage(err, "a shell runs in one VM");
 	return ret < 0 ? ret : become_srun(&t, own, command, err);

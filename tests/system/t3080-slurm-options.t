@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What Slurm's users are used to, in VMs: redirection, prologs, limits,
-# --multi-prog, time limits, mpirun without ssh; and favo vc exec and shell.
+# --multi-prog, time limits, mpirun without ssh; and favo vc exec, shell and top.
 # limit: 600
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
-plan 47
+plan 51
 home=$lab_dir/home/alice
 script() { # NAME: from standard input
 	cat >"$home/$1"
@@ -96,6 +96,11 @@ expect "somebody else's job" 1 login 60 "favo vc exec $job vm0 true" bob
 expect "favo vc shell" 3 login 60 "printf 'tty; hostname; exit 3\n' | TERM=xterm script -qec 'favo vc shell $job vm1' /dev/null"
 expect_line "is a terminal" '/dev/pts/[0-9]'
 expect_line "in that VM" '^vm1'
+
+expect "favo vc top" 0 login 60 "favo vc top $job"
+expect_line "shows each VM" '^vm1  *n2  *[1-9]'
+expect "as JSON" 0 login 60 "favo vc top --json --interval=1 --count=1 $job"
+expect_line "with figures" '"mem_used_bytes": [1-9][0-9]{6}'
 
 # ---- time limit -----------------------------------------------------------------
 expect "scancel --batch --signal" 0 login 20 "scancel --batch -s USR1 $job"
