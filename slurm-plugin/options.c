@@ -58,6 +58,27 @@ int favo_plugin_register(spank_t sp, spank_opt_cb_f cb)
 	return 0;
 }
 
+/*
+ * Slurm puts the options of a component into its own environment and reads them
+ * there again for the next one, after the options of the script: they would
+ * win over those.
+ */
+void favo_plugin_next_component(struct favo_plugin *p)
+{
+	char name[96];
+
+	for (int i = 0; i < FAVO_PO_COUNT; i++) {
+		snprintf(name, sizeof(name), "SLURM_SPANK__SLURM_SPANK_OPTION_favo_%s",
+			 rows[i].name);
+		for (char *c = name; *c; c++)
+			if (*c == '-')
+				*c = '_';
+		unsetenv(name);
+		p->given[i] = false;
+	}
+	p->component_done = false;
+}
+
 /* --vm-mount adds to what was given before, the others replace it. */
 int favo_plugin_set(struct favo_plugin *p, int row, const char *value)
 {

@@ -39,6 +39,8 @@ struct favo_plugin {
 	/* The --vm-... options; value[i] holds text when given[i]. */
 	bool given[FAVO_PO_COUNT];
 	char value[FAVO_PO_COUNT][FAVO_VALUE_MAX];
+	/* The options are those of a component that is done: see below. */
+	bool component_done;
 };
 
 /*
@@ -49,6 +51,11 @@ struct favo_plugin {
 int favo_plugin_register(spank_t sp, spank_opt_cb_f cb);
 /* Take one value; -1 after a message if it cannot be one. */
 int favo_plugin_set(struct favo_plugin *p, int row, const char *value);
+/*
+ * The first option of a further component of a heterogeneous job: it starts
+ * with none of the former one's. A component without any has the former's.
+ */
+void favo_plugin_next_component(struct favo_plugin *p);
 /* Fill options that were not given from FAVO_VM_...; -1 after a message. */
 int favo_plugin_env_defaults(struct favo_plugin *p);
 const char *favo_plugin_opt_name(int row);

@@ -29,6 +29,8 @@ static struct favo_plugin plugin;
 static int option_cb(int val, const char *optarg, int remote)
 {
 	(void)remote;
+	if (plugin.component_done)
+		favo_plugin_next_component(&plugin);
 	return favo_plugin_set(&plugin, val, optarg);
 }
 
@@ -72,8 +74,10 @@ FAVO_EXPORT int slurm_spank_init_post_opt(spank_t sp, int ac, char **av)
 
 	(void)ac;
 	(void)av;
-	if (ctx == S_CTX_LOCAL || ctx == S_CTX_ALLOCATOR)
+	if (ctx == S_CTX_LOCAL || ctx == S_CTX_ALLOCATOR) {
+		plugin.component_done = true;
 		return favo_submit_check(&plugin, sp, ctx);
+	}
 	if (ctx == S_CTX_REMOTE)
 		return favo_node_boot(&plugin, sp, false);
 	return 0;

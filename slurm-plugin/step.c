@@ -49,7 +49,7 @@ int favo_step_task(const struct favo_plugin *p, spank_t sp)
 	char path[sizeof(p->libexec) + 16];
 	uint32_t job = 0, step = 0;
 	char **argv = NULL;
-	char *launcher;
+	char *launcher, number[16];
 	int argc = 0;
 
 	if (spank_get_item(sp, S_JOB_ID, &job) != ESPANK_SUCCESS ||
@@ -64,6 +64,10 @@ int favo_step_task(const struct favo_plugin *p, spank_t sp)
 	    !argv || !argv[0])
 		refuse(sp, "Slurm gives no command to run in the guest");
 	snprintf(path, sizeof(path), "%s/favo-task", p->libexec);
+	/* In a heterogeneous job SLURM_JOB_ID is the first component's, everywhere. */
+	snprintf(number, sizeof(number), "%u", job);
+	if (spank_setenv(sp, "FAVO_TASK_JOB", number, 1) != ESPANK_SUCCESS)
+		refuse(sp, "out of memory");
 	if (has_job_env(sp, FAVO_MULTI_PROG)) {
 		if (argc > 1 && argv[1] && favo_multi_prog_is_ours(argv[1], path))
 			return 0;

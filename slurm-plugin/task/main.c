@@ -268,7 +268,7 @@ static int read_task(struct session *s, char **argv, struct favo_err *err)
 	t->step = getenv("SLURM_STEP_ID");
 	if (!t->step || !favo_is_name(t->step, "", 16))
 		t->step = "batch";
-	t->job = env_number("SLURM_JOB_ID", 0);
+	t->job = env_number("FAVO_TASK_JOB", env_number("SLURM_JOB_ID", 0));
 	t->task = env_number("SLURM_PROCID", 0);
 	t->local = env_number("SLURM_LOCALID", 0);
 	t->program = getenv("FAVO_TASK_ARGV0");

@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What Slurm sees of the VMs: their CPU time and memory in sstat, the limit of
-# the job's memory, scontrol suspend and resume.
+# the job's memory, scontrol suspend, resume and requeue.
 # limit: 420
 set -eu
 . "$(dirname "$0")/../lib/lab.sh"
 need_favo
-plan 18
+plan 21
 home=$lab_dir/home/alice
 login 20 'rm -rf acct; mkdir acct' >/dev/null
 state() { login 20 "scontrol -o show job $1" | tr ' ' '\n' | sed -n 's/^JobState=//p'; }
@@ -74,8 +74,23 @@ expect_line "is ended, and the user told" 'n1: vm0: .*out of memory: .* the job.
 expect_line "with a remedy" 'give the VM less with .*or the job more with --mem'
 login 20 "scancel $job" >/dev/null
 
-job=$(login 60 "sbatch --parsable -w n1 -n1 --vm-image=debian12 -o acct/second.out --wrap 'echo up; sleep 600'")
-retry 120 has_line acct/second.out '^up$' || :
+# ---- requeue ----------------------------------------------------------------
+retry 60 no_jobs || :
+# What a run leaves in its guest is not there in the next one.
+run='test ! -e /tmp/mark && echo fresh; : >/tmp/mark; echo up \$SLURM_RESTART_COUNT; sleep 600'
+job=$(login 60 "sbatch --parsable --requeue --open-mode=append -w n1 -n1 --vm-image=debian12 -o acct/second.out --wrap \"$run\"")
+expect "a job that may run again" 0 retry 120 has_line acct/second.out '^up'
+login 30 "scontrol requeue $job" root
+# Slurm waits two minutes otherwise.
+retry 60 is_state "$job" PENDING || :
+login 30 "scontrol update JobId=$job StartTime=now" root
+expect "scontrol requeue" 0 retry 180 has_line acct/second.out '^up 1$'
+if [ "$(grep -c '^fresh$' "$home/acct/second.out")" = 2 ]; then
+	ok "starts it in a new guest"
+else
+	not_ok "starts it in a new guest" "$(cat "$home/acct/second.out")"
+fi
+
 login 30 "scontrol suspend $job" root
 retry 20 frozen || :
 login 20 "scancel $job"

@@ -181,6 +181,33 @@ static void test_environment_gives_defaults(void **state)
 	assert_string_equal(asked, "--vm-image=from-env\n--vm-cpus=3\n");
 }
 
+/* sbatch reads the first component's options from its environment again. */
+static int scene_components(void)
+{
+	static const char var[] = "SLURM_SPANK__SLURM_SPANK_OPTION_favo_vm_image";
+
+	host_reset(S_CTX_ALLOCATOR);
+	if (favo_world_start() || host_give("vm-image", "debian12") ||
+	    host_give("vm-mount", "/data") ||
+	    favo_world_call("slurm_spank_init_post_opt"))
+		return 100;
+	setenv(var, "debian12", 1);
+	if (host_give("vm-image", "rocky") || getenv(var))
+		return 101;
+	return favo_world_call("slurm_spank_init_post_opt");
+}
+
+static void test_components(void **state)
+{
+	char asked[256];
+
+	(void)state;
+	favo_world_fake_submit("echo 'grant abc.def'");
+	assert_int_equal(favo_world_in_child(scene_components), 0);
+	favo_world_read_file("asked", asked, sizeof(asked));
+	assert_string_equal(asked, "--vm-image=rocky\n");
+}
+
 static int scene_exit_code(void)
 {
 	host_reset(S_CTX_ALLOCATOR);
@@ -521,31 +548,21 @@ static void test_epilog(void **state)
 	assert_non_null(strstr(favo_world.request, "destroy"));
 }
 
+static uint32_t stepd_step;
 static int scene_stepd(void)
 {
 	host_reset(S_CTX_REMOTE);
 	host->has_job = host->has_step = true;
 	host->job = 12;
-	host->step = EXTERN;
+	host->step = stepd_step;
 	host->mem = 900;
 	host->ncpus = 2;
 	snprintf(host->cores, sizeof(host->cores), "0-1");
 	if (favo_world_start())
 		return 100;
-	/* The extern step has its control groups after its fork only. */
-	if (favo_world_call("slurm_spank_init_post_opt") || favo_world.request[0])
-		return 101;
-	return favo_world_call("slurm_spank_task_post_fork");
-}
-
-static int scene_stepd_batch(void)
-{
-	host_reset(S_CTX_REMOTE);
-	host->has_job = host->has_step = true;
-	host->job = 12;
-	host->step = BATCH;
-	if (favo_world_start() || favo_world_call("slurm_spank_init_post_opt"))
-		return 100;
+	if (favo_world_call("slurm_spank_init_post_opt") ||
+	    (stepd_step == EXTERN && favo_world.request[0]))
+		return 101; /* it has its control groups after its fork only */
 	return favo_world_call("slurm_spank_task_post_fork");
 }
 
@@ -567,6 +584,7 @@ static void test_stepd_boots(void **state)
 
 	(void)state;
 	favo_world_write_file("job/12", 0600, "");
+	stepd_step = EXTERN;
 	favo_world_fake_noded("{\"ok\":true}\n");
 	assert_int_equal(favo_world_in_child(scene_stepd), 0);
 	assert_string_equal(favo_world.request,
@@ -574,7 +592,8 @@ static void test_stepd_boots(void **state)
 			    "\"cores\":\"0-1\",\"ncpus\":2,\"extern\":true}\n");
 	favo_world_end_noded();
 	favo_world_fake_noded("{\"ok\":true}\n");
-	assert_int_equal(favo_world_in_child(scene_stepd_batch), 0);
+	stepd_step = BATCH;
+	assert_int_equal(favo_world_in_child(scene_stepd), 0);
 	assert_non_null(strstr(favo_world.request, "boot"));
 	assert_null(strstr(favo_world.request, "extern"));
 	favo_world_end_noded();
@@ -627,10 +646,12 @@ static void expect_task(bool in_guest)
 	snprintf(launcher, sizeof(launcher), "%s/favo-task", favo_world.dir);
 	assert_int_equal(favo_world_in_child(scene_task), 0);
 	assert_string_equal(host->argv0, in_guest ? launcher : "hostname");
-	if (in_guest)
-		assert_string_equal(host_get(host->env, "FAVO_TASK_ARGV0"), "hostname");
-	else
+	if (!in_guest) {
 		assert_null(host_get(host->env, "FAVO_TASK_ARGV0"));
+		return;
+	}
+	assert_string_equal(host_get(host->env, "FAVO_TASK_ARGV0"), "hostname");
+	assert_string_equal(host_get(host->env, "FAVO_TASK_JOB"), "12");
 }
 
 /* slurmstepd has made the task's argv of the file: nothing is changed. */
@@ -758,6 +779,7 @@ int main(void)
 		TEST(test_prolog_never_fails),
 		TEST(test_hostile_environment),
 		TEST(test_epilog),
+		TEST(test_components),
 		TEST(test_stepd_boots),
 		TEST(test_tasks),
 		TEST(test_multi_prog),
