@@ -196,7 +196,7 @@ ok "four nodes give the image to each other"
 # ---- favod killed --------------------------------------------------------------
 rm -rf "$d/cache.2"
 fetch 2
-begun() { find "$d/cache.2" -name have -size +0 | grep -q .; }
+begun() { has_image 2 || find "$d/cache.2" -name have -size +0 | grep -q .; }
 wait_until "the fetch of n2" begun
 t3=$(boot_token 3)
 kill -9 "$favod_pid"
