@@ -3,6 +3,7 @@
 # The hypervisor's core with a Debian kernel, on a real /dev/kvm in a lab node:
 # both kernel formats, vCPUs, memory above 4 GiB, every way to end, control
 # socket, hostile accesses, what a jailed process still has.
+# limit: 420
 set -eu
 . "$(dirname "$0")/../lib/build.sh"
 build=${FAVO_BUILD:-$build_root/gcc}
@@ -29,4 +30,4 @@ printf '\0\0\0' >>"$stage/second.cpio"
 rm -rf "$stage/root" "$stage/more"
 cp "$build/hypervisor/favo-vmm" "$top/tests/system/vmm-node.sh" "$stage/"
 
-"$top/tests/lab/vmlab" --dir "$stage" --time 240 -- bash ./vmm-node.sh
+"$top/tests/lab/vmlab" --dir "$stage" --time 300 -- bash ./vmm-node.sh
