@@ -312,10 +312,9 @@ static void test_shape_without_image(void **state)
 
 static int scene_bad_values(void)
 {
-	char *huge = malloc(5000);
+	static char huge[5000];
 
-	memset(huge, 'a', 4999);
-	huge[4999] = '\0';
+	memset(huge, 'a', sizeof(huge) - 1);
 	host_reset(S_CTX_ALLOCATOR);
 	if (favo_world_start())
 		return 100;
